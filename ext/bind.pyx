@@ -1,0 +1,337 @@
+"""The check of a Request against a Signature.
+
+Everything a client can get wrong about a tensor is found here, before anything is queued, so that
+later only the session itself can fail a batch.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport malloc
+from libc.string cimport memcpy, memset
+
+from inferd._native.contents cimport contents_field, materialise, typed_size
+from inferd._native.datatype cimport BYTES, NO_DATATYPE, element_size
+from inferd._native.datatype import name_of
+from inferd._native.signature cimport Signature, TensorSpec
+from inferd._native.span cimport Span, WIRE_OK, is_utf8, span_equals, span_length
+from inferd._native.wire cimport Request, Tensor, shown
+
+from inferd.errors import InvalidRequest, NotOffered
+
+cdef extern from *:
+    """
+    static inline int inferd_multiply(int64_t a, int64_t b, int64_t* out) {
+        return __builtin_mul_overflow(a, b, out);
+    }
+    """
+    bint multiply_overflows "inferd_multiply"(int64_t a, int64_t b, int64_t* out) noexcept nogil
+
+
+cdef str shape_text(const int64_t* dims, int rank):
+    return "[" + ", ".join([str(dims[k]) for k in range(rank)]) + "]"
+
+
+def bind(Signature signature not None, Request request not None) -> None:
+    """Check a request and make it ready to be queued: inputs in the model's order, each as raw bytes.
+
+    Raises InvalidRequest naming the tensor, or NotOffered for shared memory, classification and
+    sequences. A request may be bound once.
+    """
+    bind_request(signature, request)
+
+
+cdef int bind_request(Signature s, Request r) except -1:
+    cdef int i, found
+    if r.in_sequence:
+        raise NotOffered(
+            f"model '{s.model}' has no sequence batching; send the request without sequence_id, "
+            "sequence_start and sequence_end"
+        )
+    if r.tensor_count != s.input_count:
+        refuse_count(s, r)
+    assign_raw(s, r)
+    for i in range(s.input_count):
+        found = find(s, r, i)
+        if found != i:
+            r.tensors[i], r.tensors[found] = r.tensors[found], r.tensors[i]
+        check_type(s, i, &r.tensors[i])
+        check_shape(s, r, i, &r.tensors[i])
+    check_rows(s, r)
+    for i in range(s.input_count):
+        check_elements(s, r, i, &r.tensors[i])
+    materialise_inputs(s, r)
+    for i in range(s.input_count):
+        if s.inputs[i].datatype == BYTES:
+            check_strings(s, r, i, &r.tensors[i])
+    choose_outputs(s, r)
+    hash_shape(s, r)
+    return 0
+
+
+cdef int refuse_count(Signature s, Request r) except -1:
+    """The number of inputs is wrong: say which are missing, else which are too many."""
+    cdef int i, k
+    sent = [(<const char*>r.tensors[k].name.at)[:span_length(r.tensors[k].name)] for k in range(r.tensor_count)]
+    known = [s.inputs[i].name[:s.inputs[i].name_length] for i in range(s.input_count)]
+    missing = ", ".join([repr(name.decode()) for name in known if name not in sent])
+    if missing:
+        raise InvalidRequest(
+            f"model '{s.model}' takes {s.input_count} inputs but the request has {r.tensor_count}; missing: {missing}"
+        )
+    for k in range(r.tensor_count):
+        if sent[k] not in known:
+            raise InvalidRequest(f"model '{s.model}' has no input {shown(r.tensors[k].name)}")
+        if sent[k] in sent[:k]:
+            raise InvalidRequest(f"input {shown(r.tensors[k].name)} appears more than once")
+    return 0
+
+
+cdef int assign_raw(Signature s, Request r) except -1:
+    """Entry k of raw_input_contents belongs to input k as sent; raw and typed contents do not mix."""
+    cdef int k
+    for k in range(r.tensor_count):
+        if r.tensors[k].in_shared_memory:
+            raise NotOffered(f"input {shown(r.tensors[k].name)} is in shared memory, which this server does not offer")
+        if r.raw_count and r.tensors[k].kinds:
+            raise InvalidRequest(
+                f"input {shown(r.tensors[k].name)} has typed contents although the request has raw_input_contents; use one of them"
+            )
+    if r.raw_count and r.raw_count != r.tensor_count:
+        raise InvalidRequest(
+            f"raw_input_contents has {r.raw_count} entries for {r.tensor_count} inputs"
+            + (f" (the first without one is {shown(r.tensors[r.raw_count].name)})" if r.raw_count < r.tensor_count else "")
+        )
+    for k in range(r.raw_count):
+        r.tensors[k].data = r.raw[k].at
+        r.tensors[k].nbytes = span_length(r.raw[k])
+    return 0
+
+
+cdef int find(Signature s, Request r, int i) except -1:
+    """The place, at or after i, of the tensor that is the model's input i."""
+    cdef int k
+    for k in range(i, r.tensor_count):
+        if span_equals(r.tensors[k].name, s.inputs[i].name, s.inputs[i].name_length):
+            return k
+    for k in range(i, r.tensor_count):
+        refuse_unknown(s, r, k)
+    raise InvalidRequest(f"model '{s.model}' needs input '{input_name(s, i)}', which the request does not have")
+
+
+cdef int refuse_unknown(Signature s, Request r, int k) except -1:
+    """Raise if tensor k is none of the model's inputs, or repeats one that is placed already."""
+    cdef int i
+    for i in range(s.input_count):
+        if span_equals(r.tensors[k].name, s.inputs[i].name, s.inputs[i].name_length):
+            for placed in range(k):
+                if span_equals(r.tensors[placed].name, s.inputs[i].name, s.inputs[i].name_length):
+                    raise InvalidRequest(f"input {shown(r.tensors[k].name)} appears more than once")
+            return 0
+    raise InvalidRequest(f"model '{s.model}' has no input {shown(r.tensors[k].name)}")
+
+
+cdef str input_name(Signature s, int i):
+    return s.inputs[i].name[:s.inputs[i].name_length].decode()
+
+
+cdef int check_type(Signature s, int i, Tensor* t) except -1:
+    if t.datatype == s.inputs[i].datatype:
+        return 0
+    expected = name_of(s.inputs[i].datatype)
+    if t.datatype == NO_DATATYPE:
+        raise InvalidRequest(f"input '{input_name(s, i)}' has the unknown datatype {shown(t.datatype_name)}; expected {expected}")
+    raise InvalidRequest(f"input '{input_name(s, i)}' has datatype {name_of(t.datatype)}; model '{s.model}' expects {expected}")
+
+
+cdef int check_shape(Signature s, Request r, int i, Tensor* t) except -1:
+    cdef const int64_t* dims = r.dims + t.dims_at
+    cdef TensorSpec* spec = &s.inputs[i]
+    cdef int k
+    cdef bint fits = t.rank == spec.rank
+    for k in range(t.rank):
+        if dims[k] < 0:
+            raise InvalidRequest(f"input '{input_name(s, i)}' has a negative dimension in its shape {shape_text(dims, t.rank)}")
+        if fits and spec.dims[k] >= 0 and dims[k] != spec.dims[k]:
+            fits = False
+    if not fits:
+        raise InvalidRequest(
+            f"input '{input_name(s, i)}' has shape {shape_text(dims, t.rank)}; "
+            f"model '{s.model}' expects {shape_text(spec.dims, spec.rank)}"
+        )
+    return 0
+
+
+cdef int check_rows(Signature s, Request r) except -1:
+    cdef int i
+    cdef int64_t rows
+    r.rows = 1
+    if not s.batched or not s.input_count:
+        return 0
+    r.rows = r.dims[r.tensors[0].dims_at]
+    for i in range(s.input_count):
+        rows = r.dims[r.tensors[i].dims_at]
+        if rows != r.rows:
+            raise InvalidRequest(
+                f"input '{input_name(s, i)}' has {rows} rows but input '{input_name(s, 0)}' has {r.rows}; "
+                "all inputs of a request share their first dimension"
+            )
+        if rows == 0:
+            raise InvalidRequest(f"input '{input_name(s, i)}' has no rows; a request brings at least one")
+        if rows > s.max_rows:
+            raise InvalidRequest(
+                f"input '{input_name(s, i)}' has {rows} rows; model '{s.model}' takes at most {s.max_rows} in one request"
+            )
+    return 0
+
+
+cdef int check_elements(Signature s, Request r, int i, Tensor* t) except -1:
+    """The number of bytes or elements must be what the shape says. Nothing is allocated for a shape alone."""
+    cdef int64_t elements = 1
+    cdef int k, kind
+    cdef Py_ssize_t size = element_size(t.datatype)
+    cdef int64_t expected = 0
+    cdef bint zero = False
+    for k in range(t.rank):
+        zero |= r.dims[t.dims_at + k] == 0
+    if zero:
+        elements = 0
+    else:
+        for k in range(t.rank):
+            if multiply_overflows(elements, r.dims[t.dims_at + k], &elements):
+                raise InvalidRequest(f"input '{input_name(s, i)}' has more elements than can be counted: shape {shape_text(r.dims + t.dims_at, t.rank)}")
+    if multiply_overflows(elements, size if size else 4, &expected):
+        raise InvalidRequest(f"input '{input_name(s, i)}' has more bytes than can be counted: shape {shape_text(r.dims + t.dims_at, t.rank)}")
+    if r.raw_count:
+        if size and t.nbytes != expected:
+            raise InvalidRequest(
+                f"input '{input_name(s, i)}' of datatype {name_of(t.datatype)} and shape {shape_text(r.dims + t.dims_at, t.rank)} "
+                f"takes {expected} bytes but has {t.nbytes}"
+            )
+        if not size:
+            check_bytes_prefixes(s, r, i, t, elements)
+        return 0
+    kind = contents_field(t.datatype)
+    if t.kinds and t.kinds != (<uint64_t>1 << kind if kind else 0):
+        raise InvalidRequest(
+            f"input '{input_name(s, i)}' of datatype {name_of(t.datatype)} has typed contents of another type"
+            + ("" if kind else "; this datatype travels only in raw_input_contents")
+        )
+    if t.typed_count != elements:
+        raise InvalidRequest(
+            f"input '{input_name(s, i)}' of shape {shape_text(r.dims + t.dims_at, t.rank)} takes {elements} elements but has {t.typed_count}"
+            + ("; no data was sent for it" if not t.kinds else "")
+        )
+    return 0
+
+
+cdef int check_bytes_prefixes(Signature s, Request r, int i, Tensor* t, int64_t elements) except -1:
+    """Raw BYTES: per element a 4-byte little-endian length, then that many bytes, to the very end."""
+    cdef const uint8_t* at = t.data
+    cdef const uint8_t* end = t.data + t.nbytes
+    cdef int64_t seen = 0
+    cdef uint32_t length = 0
+    while at != end:
+        if end - at < 4:
+            raise InvalidRequest(f"input '{input_name(s, i)}' of datatype BYTES ends inside the length of element {seen}")
+        memcpy(&length, at, 4)
+        at += 4
+        if <uint64_t>length > <uint64_t>(end - at):
+            raise InvalidRequest(
+                f"element {seen} of input '{input_name(s, i)}' claims {length} bytes but {end - at} are left"
+            )
+        at += length
+        seen += 1
+    if seen != elements:
+        raise InvalidRequest(
+            f"input '{input_name(s, i)}' of shape {shape_text(r.dims + t.dims_at, t.rank)} takes {elements} elements but has {seen}"
+        )
+    return 0
+
+
+cdef int materialise_inputs(Signature s, Request r) except -1:
+    """Turn typed contents into raw ones, in one allocation of the request's own."""
+    cdef int i
+    cdef Py_ssize_t total = 0, size
+    cdef uint8_t* at
+    cdef bint out_of_range = False
+    if not r.raw_count and s.input_count:
+        for i in range(s.input_count):
+            total += (typed_size(&r.tensors[i]) + 7) & ~7
+        r.typed = <uint8_t*>malloc(<size_t>max(total, 1))
+        if r.typed == NULL:
+            raise MemoryError
+        at = r.typed
+        for i in range(s.input_count):
+            size = typed_size(&r.tensors[i])
+            if materialise(&r.tensors[i], at, at + size, &out_of_range) != WIRE_OK:
+                raise InvalidRequest(f"input '{input_name(s, i)}' has malformed typed contents")
+            if out_of_range:
+                raise InvalidRequest(f"input '{input_name(s, i)}' has a value out of range for {name_of(r.tensors[i].datatype)}")
+            r.tensors[i].data = at
+            r.tensors[i].nbytes = size
+            at += (size + 7) & ~7
+    r.nbytes = 0
+    for i in range(s.input_count):
+        r.nbytes += r.tensors[i].nbytes
+    return 0
+
+
+cdef int check_strings(Signature s, Request r, int i, Tensor* t) except -1:
+    """ONNX strings are UTF-8; the prefixes have been checked."""
+    cdef const uint8_t* at = t.data
+    cdef const uint8_t* end = t.data + t.nbytes
+    cdef uint32_t length = 0
+    cdef int64_t seen = 0
+    cdef Span element
+    while at != end:
+        memcpy(&length, at, 4)
+        element.at = at + 4
+        element.end = element.at + length
+        if not is_utf8(element):
+            raise InvalidRequest(f"element {seen} of input '{input_name(s, i)}' is not UTF-8, which strings of an ONNX model must be")
+        at = element.end
+        seen += 1
+    return 0
+
+
+cdef int choose_outputs(Signature s, Request r) except -1:
+    """Mark the outputs asked for. They are answered in the model's order, whatever the order asked."""
+    cdef int k, i
+    cdef bint known
+    if not r.wanted_count:
+        return 0
+    if s.output_count <= <int>sizeof(r.inline_chosen):
+        r.chosen = r.inline_chosen
+    else:
+        r.chosen = <uint8_t*>malloc(<size_t>s.output_count)
+        if r.chosen == NULL:
+            raise MemoryError
+    memset(r.chosen, 0, <size_t>s.output_count)
+    for k in range(r.wanted_count):
+        name = shown(r.wanted[k].name)
+        if r.wanted[k].classification:
+            raise NotOffered(f"output {name} asks for classification, which this server does not offer; read the raw values")
+        if r.wanted[k].in_shared_memory:
+            raise NotOffered(f"output {name} asks for shared memory, which this server does not offer")
+        known = False
+        for i in range(s.output_count):
+            if span_equals(r.wanted[k].name, s.outputs[i].name, s.outputs[i].name_length):
+                if r.chosen[i]:
+                    raise InvalidRequest(f"output {name} is asked for more than once")
+                r.chosen[i] = 1
+                known = True
+        if not known:
+            raise InvalidRequest(f"model '{s.model}' has no output {name}")
+    return 0
+
+
+cdef void hash_shape(Signature s, Request r) noexcept nogil:
+    """A hash over the dimensions that requests of one batch must share (FNV-1a over 64-bit words)."""
+    cdef uint64_t value = 14695981039346656037U
+    cdef int i, k
+    r.shape_hash = value
+    if s.uniform:
+        return
+    for i in range(s.input_count):
+        for k in range(1 if s.batched else 0, r.tensors[i].rank):
+            value = (value ^ <uint64_t>r.dims[r.tensors[i].dims_at + k]) * 1099511628211U
+    r.shape_hash = value

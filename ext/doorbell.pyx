@@ -1,0 +1,91 @@
+"""Doorbell: how one thread tells another that there is work, without Python bytecode and without polling."""
+
+from libc.stdint cimport int64_t
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <pthread.h>
+    #include <time.h>
+
+    typedef struct {
+        pthread_mutex_t mutex;
+        pthread_cond_t rung_or_closed;
+        int waiting;
+        int rung;
+    } inferd_bell;
+
+    static int inferd_bell_init(inferd_bell* bell) {
+        pthread_condattr_t attributes;
+        bell->waiting = bell->rung = 0;
+        if (pthread_condattr_init(&attributes)) return -1;
+        if (pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)) return -1;
+        if (pthread_mutex_init(&bell->mutex, NULL)) return -1;
+        if (pthread_cond_init(&bell->rung_or_closed, &attributes)) return -1;
+        return pthread_condattr_destroy(&attributes);
+    }
+
+    static void inferd_bell_destroy(inferd_bell* bell) {
+        pthread_cond_destroy(&bell->rung_or_closed);
+        pthread_mutex_destroy(&bell->mutex);
+    }
+
+    static void inferd_bell_ring(inferd_bell* bell) {
+        pthread_mutex_lock(&bell->mutex);
+        bell->rung = 1;
+        if (bell->waiting) pthread_cond_signal(&bell->rung_or_closed);
+        pthread_mutex_unlock(&bell->mutex);
+    }
+
+    /* Until rung or until the monotonic clock shows until_ns (< 0: no limit). True if rung. */
+    static int inferd_bell_wait(inferd_bell* bell, int64_t until_ns) {
+        struct timespec until;
+        int failure = 0, rung;
+        until.tv_sec = until_ns / 1000000000;
+        until.tv_nsec = until_ns % 1000000000;
+        pthread_mutex_lock(&bell->mutex);
+        bell->waiting++;
+        while (!bell->rung && !failure) {
+            if (until_ns < 0) failure = pthread_cond_wait(&bell->rung_or_closed, &bell->mutex);
+            else failure = pthread_cond_timedwait(&bell->rung_or_closed, &bell->mutex, &until);
+        }
+        bell->waiting--;
+        rung = bell->rung;
+        bell->rung = 0;
+        pthread_mutex_unlock(&bell->mutex);
+        return rung;
+    }
+    """
+    ctypedef struct inferd_bell:
+        pass
+    int inferd_bell_init(inferd_bell* bell) noexcept nogil
+    void inferd_bell_destroy(inferd_bell* bell) noexcept nogil
+    void inferd_bell_ring(inferd_bell* bell) noexcept nogil
+    bint inferd_bell_wait(inferd_bell* bell, int64_t until_ns) noexcept nogil
+
+
+cdef class Doorbell:
+    """Any thread may ring; a ring that nobody waits for is kept for the next to wait. Several rings are one.
+
+    The mutex inside is held for a few instructions and never while the GIL is being asked for.
+    """
+
+    cdef inferd_bell bell
+
+    def __cinit__(self):
+        if inferd_bell_init(&self.bell) != 0:
+            raise OSError("a mutex and a condition variable could not be had")
+
+    def __dealloc__(self):
+        inferd_bell_destroy(&self.bell)
+
+    def ring(self) -> None:
+        """Wake one waiter, or let the next one not wait."""
+        inferd_bell_ring(&self.bell)
+
+    def wait(self, int64_t until_ns=-1) -> bool:
+        """Wait without the GIL for a ring, or until time.monotonic_ns() passes `until_ns`; True if rung."""
+        cdef bint rung
+        with nogil:
+            rung = inferd_bell_wait(&self.bell, until_ns)
+        return rung

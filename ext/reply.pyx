@@ -1,0 +1,195 @@
+"""Outputs of a run -> ModelInferResponse bytes, one message per member of the batch.
+
+One raw_output_contents entry per output and never typed contents: that is what clients read. Each
+message is allocated once, at its exact size, and each output byte is copied once.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from inferd._native.datatype cimport BYTES, element_size
+from inferd._native.queue cimport Batch
+from inferd._native.signature cimport Signature
+from inferd._native.span cimport put_span, put_varint, span_length, varint_size
+from inferd._native.wire cimport MAX_RANK, Request
+
+from inferd.errors import RunFailed
+
+cdef enum:
+    # Field number << 3 | wire type, of ModelInferResponse and its InferOutputTensor.
+    TAG_ID = 3 << 3 | 2
+    TAG_OUTPUT = 5 << 3 | 2
+    TAG_RAW = 6 << 3 | 2
+    TAG_SHAPE = 3 << 3 | 2
+    # protobuf parsers refuse messages of 2 GiB and more.
+    MAX_MESSAGE = 0x7FFFFFFF
+    RELEASE_FROM_BYTES = 65536
+
+
+cdef class OutputView:
+    """One output of one run: where its bytes are and what shape they have.
+
+    `owner` keeps the memory alive. A BYTES output has no address: `strings` holds its elements, row-major.
+    """
+
+    cdef const uint8_t* data
+    cdef int rank
+    cdef int64_t dims[MAX_RANK]
+    cdef int datatype
+    cdef list strings
+    cdef object owner
+
+    def __cinit__(self, int datatype, shape, *, uintptr_t address=0, list strings=None, owner=None):
+        cdef int k
+        if len(shape) > MAX_RANK:
+            raise ValueError(f"an output of {len(shape)} dimensions")
+        self.datatype = datatype
+        self.data = <const uint8_t*>address
+        self.strings = strings
+        self.owner = owner
+        self.rank = len(shape)
+        for k in range(self.rank):
+            self.dims[k] = shape[k]
+
+
+cdef struct Part:
+    # One output of one member's answer.
+    const uint8_t* data
+    size_t nbytes
+    int64_t rows            # replaces dims[0] when the model is batched
+    size_t shape_nbytes
+    size_t tensor_nbytes
+
+
+cdef bytes pack_strings(list elements, Py_ssize_t start, Py_ssize_t stop):
+    """BYTES elements as the wire has them: 4-byte little-endian length, then the bytes."""
+    cdef list parts = []
+    for element in elements[start:stop]:
+        encoded = element.encode() if isinstance(element, str) else bytes(element)
+        parts.append(len(encoded).to_bytes(4, "little"))
+        parts.append(encoded)
+    return b"".join(parts)
+
+
+cdef inline int64_t dim(OutputView view, Part* part, int k, bint batched) noexcept nogil:
+    return part.rows if k == 0 and batched else view.dims[k]
+
+
+cdef bytes encode(Signature signature, Request request, list views, Part* parts):
+    """One ModelInferResponse from the prepared parts of one member."""
+    cdef OutputView view
+    cdef bytes head, tensor_head, message
+    cdef Py_ssize_t id_length = span_length(request.id_span)
+    cdef size_t total = len(signature.reply_head)
+    cdef uint8_t* at
+    cdef int i, k
+    cdef Part* part
+    if id_length:
+        total += 1 + <size_t>varint_size(<uint64_t>id_length) + <size_t>id_length
+    for i in range(signature.output_count):
+        if request.chosen != NULL and not request.chosen[i]:
+            continue
+        part = &parts[i]
+        view = <OutputView>views[i]
+        part.shape_nbytes = 0
+        for k in range(view.rank):
+            part.shape_nbytes += <size_t>varint_size(<uint64_t>dim(view, part, k, signature.batched))
+        part.tensor_nbytes = <size_t>len(<bytes>signature.reply_outputs[i])
+        if view.rank:
+            part.tensor_nbytes += 1 + <size_t>varint_size(part.shape_nbytes) + part.shape_nbytes
+        total += 1 + <size_t>varint_size(part.tensor_nbytes) + part.tensor_nbytes
+        total += 1 + <size_t>varint_size(part.nbytes) + part.nbytes
+    if total > MAX_MESSAGE:
+        raise RunFailed(f"the answer of model '{signature.model}' is {total} bytes; a message holds at most {MAX_MESSAGE}")
+    message = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
+    at = <uint8_t*>PyBytes_AS_STRING(message)
+    head = signature.reply_head
+    at = put_span(at, <const uint8_t*><const char*>head, len(head))
+    if id_length:
+        at[0] = TAG_ID
+        at = put_varint(at + 1, <uint64_t>id_length)
+        at = put_span(at, request.id_span.at, id_length)
+    for i in range(signature.output_count):
+        if request.chosen != NULL and not request.chosen[i]:
+            continue
+        part = &parts[i]
+        view = <OutputView>views[i]
+        tensor_head = <bytes>signature.reply_outputs[i]
+        at[0] = TAG_OUTPUT
+        at = put_varint(at + 1, part.tensor_nbytes)
+        at = put_span(at, <const uint8_t*><const char*>tensor_head, len(tensor_head))
+        if view.rank:
+            at[0] = TAG_SHAPE
+            at = put_varint(at + 1, part.shape_nbytes)
+            for k in range(view.rank):
+                at = put_varint(at, <uint64_t>dim(view, part, k, signature.batched))
+    for i in range(signature.output_count):
+        if request.chosen != NULL and not request.chosen[i]:
+            continue
+        part = &parts[i]
+        at[0] = TAG_RAW
+        at = put_varint(at + 1, part.nbytes)
+        if part.nbytes >= RELEASE_FROM_BYTES:
+            # Nobody else has seen the new message yet, so writing to it without the GIL is safe.
+            with nogil:
+                memcpy(at, part.data, part.nbytes)
+        elif part.nbytes:
+            memcpy(at, part.data, part.nbytes)
+        at += part.nbytes
+    return message
+
+
+def answer(Batch batch not None, list views not None) -> None:
+    """Encode the answer of every member from the outputs of the batch's run, into member.answer.
+
+    `views` has one OutputView per output of the model, in the model's order. Raises RunFailed if an
+    output of a batched model does not have one row per row of the batch: then no answer can be right.
+    """
+    cdef Signature signature = batch.signature
+    cdef OutputView view
+    cdef Request member
+    cdef Part* parts
+    cdef list packed = []
+    cdef int64_t first_row = 0, row_elements
+    cdef int i, k
+    cdef bytes strings
+    if len(views) != signature.output_count:
+        raise ValueError(f"{len(views)} views for {signature.output_count} outputs")
+    if signature.batched:
+        for i in range(signature.output_count):
+            view = <OutputView>views[i]
+            if view.rank == 0 or view.dims[0] != batch.rows:
+                raise RunFailed(f"output {i} of model '{signature.model}' does not have one row for each of {batch.rows} rows")
+    parts = <Part*>malloc(max(signature.output_count, 1) * sizeof(Part))
+    if parts == NULL:
+        raise MemoryError
+    try:
+        for item in batch.members:
+            member = <Request>item
+            packed.clear()
+            for i in range(signature.output_count):
+                view = <OutputView>views[i]
+                row_elements = 1
+                for k in range(1 if signature.batched else 0, view.rank):
+                    row_elements *= view.dims[k]
+                parts[i].rows = member.rows
+                if view.datatype == BYTES:
+                    strings = pack_strings(
+                        view.strings, first_row * row_elements if signature.batched else 0,
+                        (first_row + member.rows) * row_elements if signature.batched else row_elements,
+                    )
+                    packed.append(strings)
+                    parts[i].data = <const uint8_t*><const char*>strings
+                    parts[i].nbytes = <size_t>len(strings)
+                else:
+                    parts[i].nbytes = <size_t>(row_elements * element_size(view.datatype))
+                    parts[i].data = view.data
+                    if signature.batched:
+                        parts[i].data += <size_t>first_row * parts[i].nbytes
+                        parts[i].nbytes *= <size_t>member.rows
+            member.answer = encode(signature, member, views, parts)
+            first_row += member.rows
+    finally:
+        free(parts)

@@ -1,0 +1,33 @@
+"""What a model accepts and answers."""
+
+from libc.stdint cimport int64_t, uint8_t
+
+from inferd._native.datatype cimport Datatype
+from inferd._native.wire cimport Request
+
+
+cdef struct TensorSpec:
+    const uint8_t* name       # borrowed from the Signature's names
+    Py_ssize_t name_length
+    Datatype datatype
+    int rank                  # with the batch axis, if there is one
+    int64_t* dims             # owned by the Signature; -1 = any; dims[0] = -1 on a batch axis
+
+
+cdef class Signature:
+    cdef readonly str model
+    cdef readonly str version
+    cdef readonly bint batched
+    cdef readonly int64_t max_rows     # of one request; 1 for a model without a batch axis
+    cdef readonly bint uniform         # no dimension but the batch axis may vary: one shape group
+    cdef readonly bint has_strings     # an input is BYTES
+    cdef TensorSpec* inputs
+    cdef int input_count
+    cdef TensorSpec* outputs
+    cdef int output_count
+    cdef list names                    # owns the bytes that TensorSpec.name borrows
+    cdef bytes reply_head              # model_name and model_version fields of every answer
+    cdef list reply_outputs            # per output: name and datatype fields of its InferOutputTensor
+
+
+cdef bint same_shape(Signature signature, Request a, Request b) noexcept nogil

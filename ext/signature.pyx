@@ -1,0 +1,93 @@
+"""What a model accepts and answers."""
+
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from inferd._native.datatype cimport BYTES
+from inferd._native.datatype import name_of
+from inferd._native.span cimport put_varint
+
+
+cdef bytes length_delimited(int field, bytes payload):
+    cdef uint8_t head[16]
+    cdef uint8_t* end = put_varint(head, <uint64_t>(field << 3 | 2))
+    end = put_varint(end, <uint64_t>len(payload))
+    return (<const char*>head)[:end - head] + payload
+
+
+cdef int fill(TensorSpec* specs, list names, tensors) except -1:
+    cdef int i, k
+    cdef bytes name
+    for i, (text, datatype, shape) in enumerate(tensors):
+        name = text.encode()
+        names.append(name)
+        specs[i].name = <const uint8_t*><const char*>name
+        specs[i].name_length = len(name)
+        specs[i].datatype = datatype
+        specs[i].rank = len(shape)
+        specs[i].dims = <int64_t*>calloc(max(len(shape), 1), sizeof(int64_t))
+        if specs[i].dims == NULL:
+            raise MemoryError
+        for k in range(specs[i].rank):
+            specs[i].dims[k] = shape[k]
+    return 0
+
+
+cdef class Signature:
+    """Inputs and outputs of one model version, as the wire sees them.
+
+    `inputs` and `outputs` are sequences of (name, ONNX element type number, shape with -1 for any and
+    with the batch axis). With `batched`, axis 0 of every tensor is the batch axis and a request may
+    bring 1 to `max_rows` rows. Immutable once made.
+    """
+
+    def __cinit__(self, str model, str version, inputs, outputs, *, bint batched, int64_t max_rows):
+        self.model = model
+        self.version = version
+        self.batched = batched
+        self.max_rows = max_rows if batched else 1
+        self.names = []
+        self.uniform = True
+        self.input_count = len(inputs)
+        self.inputs = <TensorSpec*>calloc(max(self.input_count, 1), sizeof(TensorSpec))
+        self.output_count = len(outputs)
+        self.outputs = <TensorSpec*>calloc(max(self.output_count, 1), sizeof(TensorSpec))
+        if self.inputs == NULL or self.outputs == NULL:
+            raise MemoryError
+        fill(self.inputs, self.names, inputs)
+        fill(self.outputs, self.names, outputs)
+        cdef int i, k
+        for i in range(self.input_count):
+            if self.inputs[i].datatype == BYTES:
+                self.has_strings = True
+            for k in range(1 if batched else 0, self.inputs[i].rank):
+                if self.inputs[i].dims[k] < 0:
+                    self.uniform = False
+        self.reply_head = length_delimited(1, model.encode()) + length_delimited(2, version.encode())
+        self.reply_outputs = [
+            length_delimited(1, name.encode()) + length_delimited(2, name_of(datatype).encode())
+            for name, datatype, _ in outputs
+        ]
+
+    def __dealloc__(self):
+        cdef int i
+        if self.inputs != NULL:
+            for i in range(self.input_count):
+                free(self.inputs[i].dims)
+            free(self.inputs)
+        if self.outputs != NULL:
+            for i in range(self.output_count):
+                free(self.outputs[i].dims)
+            free(self.outputs)
+
+
+cdef bint same_shape(Signature signature, Request a, Request b) noexcept nogil:
+    """True if two bound requests may share a batch: all dimensions but the batch axis are equal."""
+    cdef int i, k
+    if signature.uniform:
+        return True
+    for i in range(signature.input_count):
+        for k in range(1 if signature.batched else 0, signature.inputs[i].rank):
+            if a.dims[a.tensors[i].dims_at + k] != b.dims[b.tensors[i].dims_at + k]:
+                return False
+    return True

@@ -1,0 +1,104 @@
+"""ModelInferRequest bytes -> Request: a view of borrowed spans. No protobuf objects, no object per tensor."""
+
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from inferd._native.datatype cimport Datatype
+from inferd._native.span cimport Span
+
+
+cdef enum:
+    # More inputs, outputs or raw entries than this in one message are refused: the arrays that describe
+    # them would outgrow the message itself.
+    MAX_TENSORS = 1024
+    MAX_RANK = 64
+
+
+cdef enum RequestState:
+    FREE      # never queued, or taken back by its owner
+    QUEUED    # in a BatchQueue, which holds one reference
+    TAKEN     # in a Batch, which holds one reference
+    SETTLED   # answer or error is there
+
+
+cdef struct Tensor:
+    # One input as the client sent it. All spans lie in Request.body.
+    Span name
+    Span datatype_name
+    Span body            # the InferInputTensor message, walked again for typed contents
+    Datatype datatype
+    int rank
+    int dims_at          # index of the first dimension in Request.dims
+    uint64_t kinds       # bit k set: InferTensorContents field k has elements
+    int64_t typed_count  # elements in typed contents, meaningful when one kind is set
+    bint in_shared_memory
+    # Set by Signature.bind: raw little-endian bytes, in Request.body or in Request.typed.
+    const uint8_t* data
+    Py_ssize_t nbytes
+
+
+cdef struct Wanted:
+    # One requested output.
+    Span name
+    bint classification
+    bint in_shared_memory
+
+
+cdef class Request:
+    # Owns `body`, and with it every span below.
+    cdef readonly bytes body
+    cdef Span model_name_span
+    cdef Span model_version_span
+    cdef Span id_span
+
+    cdef Tensor* tensors
+    cdef int tensor_count
+    cdef int tensor_room
+    cdef Tensor inline_tensors[3]
+
+    cdef int64_t* dims
+    cdef int dim_count
+    cdef int dim_room
+    cdef int64_t inline_dims[16]
+
+    cdef Span* raw
+    cdef int raw_count
+    cdef int raw_room
+    cdef Span inline_raw[3]
+
+    cdef Wanted* wanted
+    cdef int wanted_count
+    cdef int wanted_room
+    cdef Wanted inline_wanted[2]
+
+    # Request parameters that the server itself reads; others are skipped.
+    cdef readonly int64_t timeout_us
+    cdef readonly uint64_t priority
+    cdef readonly bint in_sequence
+
+    # Set by Signature.bind.
+    cdef uint8_t* typed           # owned: tensors that came as typed contents, as raw bytes
+    cdef uint8_t* chosen          # NULL: all outputs; else one flag per output of the model
+    cdef uint8_t inline_chosen[16]
+    cdef readonly int64_t rows
+    cdef readonly Py_ssize_t nbytes
+    cdef uint64_t shape_hash
+
+    # Kept by the BatchQueue while queued: neighbours in arrival order and within the shape group, borrowed.
+    cdef RequestState state
+    cdef void* next_arrival
+    cdef void* prev_arrival
+    cdef void* next_in_group
+    cdef void* prev_in_group
+    cdef void* group
+    cdef readonly int64_t arrived_ns
+    cdef public int64_t deadline_ns   # monotonic; 0 = none
+
+    # The request holds its own completion; whoever settles it checks it first.
+    cdef public object completion
+    cdef public object answer         # bytes of the ModelInferResponse
+    cdef public object error          # or the InferdError to tell the client
+    cdef readonly int64_t taken_ns
+    cdef public int64_t run_ns
+
+
+cdef str shown(Span name)

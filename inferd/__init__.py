@@ -1,0 +1,1 @@
+"""inferd: a gRPC inference server for ONNX models that speaks the Open Inference Protocol."""

@@ -1,0 +1,1 @@
+# Used by other modules of ext/ only.

@@ -1,0 +1,27 @@
+from collections.abc import Sequence
+from typing import final
+
+@final
+class Signature:
+    def __init__(
+        self,
+        model: str,
+        version: str,
+        inputs: Sequence[tuple[str, int, Sequence[int]]],
+        outputs: Sequence[tuple[str, int, Sequence[int]]],
+        *,
+        batched: bool,
+        max_rows: int,
+    ) -> None: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def batched(self) -> bool: ...
+    @property
+    def max_rows(self) -> int: ...
+    @property
+    def uniform(self) -> bool: ...
+    @property
+    def has_strings(self) -> bool: ...

@@ -1,0 +1,221 @@
+"""The composition root: builds everything that lives long, and reads from start to stop in the order of events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import signal
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import onnxruntime
+import uvloop
+
+from inferd import repository
+from inferd.banner import print_ready
+from inferd.config import Settings
+from inferd.cpus import split_threads, usable_cpus
+from inferd.device import CpuDevice
+from inferd.errors import InferdError, StartError
+from inferd.health import HealthBoard, Status
+from inferd.http.health import ModelState, health_app
+from inferd.http.metrics import metrics_app
+from inferd.http.server import HttpServer
+from inferd.loading import load
+from inferd.models import Event, Model, Models, State
+from inferd.repository import ModelDir
+from inferd.rpc import reflection
+from inferd.rpc.grpcio import GrpcioServer
+from inferd.rpc.health import HealthServicer
+from inferd.rpc.inference import SERVICE, InferenceService
+from inferd.samples import sample_of
+from inferd.telemetry import logs
+from inferd.telemetry.metrics import BuildInfo, ModelSample, serving_registry
+from inferd.version import version
+
+log = logging.getLogger("inferd")
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit code. Raises StartError if that is not possible."""
+    logs.configure(settings.log.level, settings.log.format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(App(settings).run())
+
+
+@dataclass(slots=True)
+class Listeners:
+    """The open ports."""
+
+    grpc: GrpcioServer
+    http: list[HttpServer] = field(default_factory=list)
+
+
+class App:
+    """One server: its models, its ports, its health."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Builds; opens nothing yet."""
+        self.settings = settings
+        self.board = HealthBoard()
+        self.models = Models()
+        self.service = InferenceService(self.models, settings, version())
+        self.device = CpuDevice()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        """Start, serve, drain, stop."""
+        assert self.settings.models.path is not None
+        found = repository.scan(self.settings.models.path)
+        if found.broken and self.settings.models.strict:
+            raise StartError(_broken([(one.name, one.reason) for one in found.broken]))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # A second signal changes nothing: the drain is under way and has its own limit.
+            loop.add_signal_handler(number, self._stop.set)
+        listeners = await self._listen()
+        liveness = asyncio.create_task(self.board.run())
+        try:
+            await self._load(found)
+            if not self._stop.is_set():
+                self._ready(listeners)
+                await self._stop.wait()
+                log.info("stopping", extra={"lame_duck_ms": self.settings.drain.lame_duck_ms})
+        finally:
+            await self._drain(listeners)
+            await liveness
+        log.info("stopped")
+        return 0
+
+    # --- start -----------------------------------------------------------------------------------------
+
+    async def _listen(self) -> Listeners:
+        """Open the ports before the models are loaded, so that probes can tell loading from dead."""
+        settings = self.settings
+        listeners = Listeners(GrpcioServer(settings))
+        listeners.grpc.add(SERVICE.full_name, self.service.handlers())
+        HealthServicer(self.board).add_to(listeners.grpc.server)
+        if settings.grpc.reflection:
+            reflection.enable(listeners.grpc.server)
+        await listeners.grpc.start()
+        if settings.http.port:
+            app = health_app(self.board, self._model_states)
+            listeners.http.append(HttpServer(app, settings.host, settings.http.port, "HTTP", flag="--http-port"))
+        if settings.metrics.enabled and settings.metrics.port:
+            build = BuildInfo(version(), platform.python_version(), onnxruntime.__version__)
+            app = metrics_app(serving_registry(self._samples, build))
+            listeners.http.append(
+                HttpServer(app, settings.host, settings.metrics.port, "metrics", flag="--metrics-port")
+            )
+        try:
+            for server in listeners.http:
+                await server.start()
+        except StartError:
+            await listeners.grpc.stop(0)
+            raise
+        return listeners
+
+    async def _load(self, found: repository.Repository) -> None:
+        """Load every model, one after the other and off the loop. Raises StartError on the first failure if strict."""
+        instances = sum(len(model.versions) * model.decl.instance_count for model in found.models)
+        cpus = self.settings.threads.cpus or usable_cpus()
+        threads = split_threads(cpus, max(instances, 1))
+        for broken in found.broken:
+            failed = Model(broken.name, 0, self._changed)
+            self.models.add(failed)
+            failed.fail(broken.reason)
+        planned = [(model, self._planned(model)) for model in found.models]
+        for directory, versions in planned:
+            for version_dir, model in zip(directory.versions, versions, strict=True):
+                if self._stop.is_set():
+                    return
+                await self._load_one(directory, version_dir, model, threads)
+
+    def _planned(self, directory: ModelDir) -> list[Model]:
+        """The versions of one folder, known from now on and LOADING."""
+        versions = [Model(directory.decl.name, one.version, self._changed) for one in directory.versions]
+        for model in versions:
+            self.models.add(model)
+            self._changed(model)
+        return versions
+
+    async def _load_one(
+        self, directory: ModelDir, version_dir: repository.VersionDir, model: Model, threads: int
+    ) -> None:
+        try:
+            loaded = await asyncio.to_thread(load, directory.decl, version_dir, self.settings, threads, self.device)
+        except InferdError as failure:
+            if self.settings.models.strict:
+                raise StartError(_broken([(f"{model.name}/{model.version}", str(failure))])) from failure
+            model.fail(str(failure))
+            return
+        for warning in loaded.warnings:
+            log.warning(warning, extra={"model": model.name, "version": model.version})
+        model.serve(loaded, self.settings, asyncio.get_running_loop())
+        for runner in model.runners:
+            self.board.add_liveness_probe(runner.death_reason)
+
+    def _ready(self, listeners: Listeners) -> None:
+        """Say so, to health checks first and then to whoever looks at the output."""
+        if not any(model.state is State.READY for model in self.models.all()):
+            raise StartError("no model could be loaded; the log has the reason for each")
+        self.service.set_ready(True)
+        self.board.set_ready(True)
+        ports = {"gRPC": listeners.grpc.port}
+        for server, name in zip(listeners.http, self._http_names(), strict=True):
+            ports[name] = server.port
+        print_ready(self.models.all(), self.settings, ports, sys.stdout)
+
+    def _http_names(self) -> list[str]:
+        names = ["HTTP"] if self.settings.http.port else []
+        return names + (["metrics"] if self.settings.metrics.enabled and self.settings.metrics.port else [])
+
+    # --- while it serves ------------------------------------------------------------------------------
+
+    def _changed(self, model: Model) -> None:
+        """A model version has a new state: tell health, under its own name and as the model's answer."""
+        if model.state is State.FAILED:
+            log.error(
+                "model failed to load", extra={"model": model.name, "version": model.version, "reason": model.reason}
+            )
+        status = Status.SERVING if model.state is State.READY else Status.NOT_SERVING
+        self.board.set(f"{model.name}/{model.version}", status)
+        any_ready = any(one.state is State.READY for one in self.models.versions(model.name))
+        self.board.set(model.name, Status.SERVING if any_ready else Status.NOT_SERVING)
+
+    def _model_states(self) -> Iterable[ModelState]:
+        return [ModelState(one.name, str(one.version), one.state.name, one.reason) for one in self.models.all()]
+
+    def _samples(self) -> Iterable[ModelSample]:
+        yield from (sample_of(model) for model in self.models.all())
+        yield ModelSample(model="", requests_by_code=self.service.unknown_stats.requests_by_code)
+
+    # --- stop ------------------------------------------------------------------------------------------
+
+    async def _drain(self, listeners: Listeners) -> None:
+        """Withdraw readiness, go on serving for the lame-duck time, finish what was accepted, close."""
+        was_ready = self.board.status("readiness") is Status.SERVING
+        self.service.set_ready(False)
+        self.board.set_ready(False)
+        if was_ready:
+            await asyncio.sleep(self.settings.drain.lame_duck_ms / 1000)
+        self.board.close()
+        await listeners.grpc.stop(self.settings.drain.grace_ms / 1000)
+        for model in self.models.all():
+            if model.state in (State.READY, State.LOADING, State.FAILED):
+                model.retire()
+        for model in self.models.all():
+            if not await asyncio.to_thread(model.join, self.settings.drain.grace_ms / 1000):
+                log.error("a runner did not finish in time", extra={"model": model.name, "version": model.version})
+            elif model.state is State.DRAINING:
+                model.advance(Event.EMPTIED)
+        for server in listeners.http:
+            await server.stop(1.0)
+
+
+def _broken(reasons: list[tuple[str, str]]) -> str:
+    """One line that names every model at fault."""
+    listed = "; ".join(f"model '{name}': {reason}" for name, reason in reasons)
+    return f"{listed} (serve the others with --models-strict false)"

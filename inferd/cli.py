@@ -1,0 +1,228 @@
+"""The ``inferd`` command: argv becomes settings, settings become a server.
+
+Everything heavy is imported by the command that needs it: ``inferd health`` is a container's probe, and what
+it imports is what every probe pays.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from inferd.errors import SettingsError, StartError
+
+if TYPE_CHECKING:
+    import grpc
+
+    from inferd.config import Leaf, Loaded
+
+_NOT_SERVING = 1
+_USAGE = 2
+_INTERRUPTED = 130
+
+
+class _Inferd(click.Group):
+    """Runs a command and turns however it ends into an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except StartError as err:
+            click.echo(f"inferd: {' '.join(str(err).split())}", err=True)
+            code = _USAGE
+        except click.ClickException as err:
+            err.show()
+            code = err.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            code = _INTERRUPTED
+        sys.exit(code)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "serve"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        # Its flags are the settings, and reading those costs more than a whole health check.
+        return _serve_command() if cmd_name == "serve" else super().get_command(ctx, cmd_name)
+
+
+class _Serve(click.Command):
+    """A command that explains flags it does not have in the words of the settings."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from inferd.config import unknown_flag
+
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as err:
+            wrong = err.option_name
+        raise unknown_flag(wrong)
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from inferd.version import version
+
+        click.echo(f"inferd {version()}")
+        ctx.exit()
+
+
+@click.group(cls=_Inferd, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Print the version.",
+)
+def main() -> None:
+    """Serve ONNX models over gRPC."""
+
+
+# --- serve -----------------------------------------------------------------------------------------
+
+
+def _serve_command() -> click.Command:
+    from inferd.config import leaves
+
+    declared = list(leaves())
+    paths = {_parameter(leaf): leaf.path for leaf in declared}
+
+    def serve(path: str | None, config: str | None, print_config: bool, **given: str | None) -> int:
+        return _serve(path, {"config": config, **{paths[name]: given[name] for name in given}}, print_config)
+
+    return _Serve(
+        "serve",
+        callback=serve,
+        short_help="Load the models and serve them until SIGTERM.",
+        help="Load the models at PATH, a repository folder or an .onnx file, and serve until SIGTERM.\n\n"
+        "Every flag is a setting: it wins over its environment variable, which wins over the YAML file.",
+        params=[
+            click.Argument(["path"], required=False),
+            click.Option(["--config"], metavar="FILE", help="YAML file with settings."),
+            click.Option(
+                ["--print-config"],
+                is_flag=True,
+                help="Print every setting and where it comes from; do not start.",
+            ),
+            *(_option(leaf) for leaf in declared),
+        ],
+    )
+
+
+def _parameter(leaf: Leaf) -> str:
+    return "setting_" + leaf.path.replace(".", "__")
+
+
+def _option(leaf: Leaf) -> click.Option:
+    from inferd.config import shown
+
+    # Values stay text here, so that a wrong one is refused in the same words wherever it comes from.
+    return click.Option(
+        [leaf.flag, _parameter(leaf)],
+        metavar="VALUE",
+        help=f"{leaf.description} [{leaf.expected}; {shown(leaf.default)}]",
+    )
+
+
+def _serve(path: str | None, flags: dict[str, str | None], print_config: bool) -> int:
+    from inferd.config import load
+
+    loaded = load(flags, models_path=path)
+    if print_config:
+        _print_settings(loaded)
+        return 0
+    if loaded.settings.models.path is None:
+        raise SettingsError(
+            "models.path: not set; name a model repository or an .onnx file: inferd serve PATH"
+        )
+
+    from inferd.app import serve
+
+    return serve(loaded.settings)
+
+
+def _print_settings(loaded: Loaded) -> None:
+    from inferd.config import shown
+
+    rows = [(path, shown(loaded.value(path)), origin) for path, origin in loaded.origins.items()]
+    if not sys.stdout.isatty():
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        for path, value, origin in rows:
+            click.echo(f"{path:<{widths[0]}}\t{value:<{widths[1]}}\t{origin}")
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("setting", "value", "origin")
+    for path, value, origin in rows:
+        # Text, not str: a path with brackets in it is no markup.
+        table.add_row(path, Text(value), Text(origin), style="dim" if origin == "default" else "")
+    Console().print(table)
+
+
+# --- check -----------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "out_json", is_flag=True, help="Print the findings as JSON.")
+def check(path: Path, out_json: bool) -> int:
+    """Check the models at PATH without serving them."""
+    from inferd.check import check as check_models
+    from inferd.config import load
+
+    return check_models(path, load({}, models_path=str(path)).settings, out_json)
+
+
+# --- health ----------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option(
+    "--address", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT", help="Or unix:/path."
+)
+@click.option("--service", default="readiness", show_default=True, metavar="NAME", help="Name to ask about.")
+@click.option("--timeout-ms", type=click.IntRange(min=1), default=1000, show_default=True, metavar="MS")
+def health(address: str, service: str, timeout_ms: int) -> int:
+    """Ask a running server for its health.
+
+    Exit code 0: serving. 1: not serving, or the name is unknown. 2: no answer.
+    """
+    import grpc
+    from grpc_health.v1 import health_pb2
+
+    # A proxy named in the environment is for the outside world; a probe must see this server itself.
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        # The generated HealthStub does just this, for more import time and with no types.
+        ask = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        try:
+            reply = ask(health_pb2.HealthCheckRequest(service=service), timeout=timeout_ms / 1000)
+        except grpc.RpcError as err:
+            status = _status_without_reply(err, address, timeout_ms)
+        else:
+            status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+    click.echo(f"{service or 'server'} {status}")
+    return 0 if status == "SERVING" else _NOT_SERVING
+
+
+def _status_without_reply(err: grpc.RpcError, address: str, timeout_ms: int) -> str:
+    """Name what a server that answered with an error said; raise StartError if none answered."""
+    import grpc
+
+    code = err.code()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        raise StartError(f"{address} did not answer within {timeout_ms} ms")
+    if code is grpc.StatusCode.UNAVAILABLE:
+        raise StartError(f"{address} cannot be reached: {err.details()}")
+    return "SERVICE_UNKNOWN" if code is grpc.StatusCode.NOT_FOUND else str(code.name)

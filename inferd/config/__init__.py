@@ -1,0 +1,40 @@
+"""Settings: declared in one place, put together from defaults, a YAML file, the environment and flags."""
+
+from __future__ import annotations
+
+from inferd.config.leaves import Leaf, leaves, sections, shown
+from inferd.config.settings import (
+    Batching,
+    Drain,
+    Grpc,
+    Http,
+    Inference,
+    Log,
+    Metrics,
+    Models,
+    Settings,
+    Threads,
+    Warmup,
+)
+from inferd.config.sources import Loaded, load, unknown_flag
+
+__all__ = [
+    "Batching",
+    "Drain",
+    "Grpc",
+    "Http",
+    "Inference",
+    "Leaf",
+    "Loaded",
+    "Log",
+    "Metrics",
+    "Models",
+    "Settings",
+    "Threads",
+    "Warmup",
+    "leaves",
+    "load",
+    "sections",
+    "shown",
+    "unknown_flag",
+]

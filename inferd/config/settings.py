@@ -1,0 +1,253 @@
+"""Every setting of inferd, declared once: type, range, default, unit and meaning.
+
+The names here are the only names: a leaf ``grpc.port`` is YAML ``grpc: {port: }``, the variable
+``INFERD_GRPC_PORT`` and the flag ``--grpc-port``. Nothing in this module reads a file or a variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+KIB = 1024
+MIB = 1024 * KIB
+
+SECOND_US = 1_000_000
+SECOND_MS = 1_000
+HOUR_MS = 3600 * SECOND_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Expects:
+    """What a leaf wants, in words, where its type alone does not say."""
+
+    text: str
+
+
+def _lowered(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _as_path(value: object) -> object:
+    # Strict validation, which YAML values get, takes no text for a path, and a YAML file has nothing else.
+    if value == "":
+        raise ValueError("as a path, the empty text would silently mean the current directory")
+    return Path(value) if isinstance(value, str) else value
+
+
+def _bare_host(value: str) -> str:
+    # One colon is host:port; an IPv6 address has at least two.
+    if value.count(":") == 1 or any(letter.isspace() or letter in "/[]" for letter in value):
+        raise ValueError("not a bare host")
+    return value
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+ModelPath = Annotated[Path, BeforeValidator(_as_path), Expects("path")]
+Host = Annotated[
+    str, Field(min_length=1), AfterValidator(_bare_host), Expects("IP address or host name, without a port")
+]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lowered)]
+
+
+class Section(BaseModel):
+    """A group of settings that share the first part of their name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Grpc(Section):
+    """The gRPC server."""
+
+    port: Port = Field(
+        default=8001, description="Port of the gRPC server; 0 lets the system choose a free one."
+    )
+    max_message_bytes: int = Field(
+        default=64 * MIB,
+        ge=KIB,
+        le=2**31 - 1,
+        description="Largest request message that is read; a larger one is refused with RESOURCE_EXHAUSTED.",
+    )
+    reflection: bool = Field(
+        default=True, description="Offer gRPC server reflection, which grpcurl and its like need."
+    )
+
+
+class Http(Section):
+    """The HTTP server."""
+
+    port: Port = Field(default=8080, description="Port of the HTTP server; 0 turns it off.")
+
+
+class Metrics(Section):
+    """Metrics for Prometheus."""
+
+    enabled: bool = Field(default=True, description="Serve metrics for Prometheus.")
+    port: Port = Field(default=9090, description="Port of the metrics endpoint; 0 turns it off.")
+
+
+class Log(Section):
+    """What is logged, and how it looks."""
+
+    level: LogLevel = Field(default="info", description="Least severe level that is logged.")
+    format: Literal["human", "json"] = Field(
+        default="human",
+        description="One short line per event for people, or one JSON object per line for collectors.",
+    )
+
+
+class Models(Section):
+    """Where the models are."""
+
+    path: ModelPath | None = Field(
+        default=None,
+        description="A model repository folder or one .onnx file; relative to the current directory.",
+    )
+    strict: bool = Field(
+        default=True,
+        description="Refuse to start when a model fails to load; false serves the others without it.",
+    )
+
+
+class Batching(Section):
+    """How requests wait and share runs, for each model by itself."""
+
+    max_batch_size: int = Field(
+        default=64,
+        ge=1,
+        le=65536,
+        description="Most rows in one run, for models whose config.pbtxt does not say.",
+    )
+    max_queue_delay_us: int = Field(
+        default=0,
+        ge=0,
+        le=10 * SECOND_US,
+        description="How long the oldest request may wait for others while the model is free; 0 never waits.",
+    )
+    max_queue_rows: int = Field(
+        default=16384,
+        ge=1,
+        description="Rows that may wait for one model; more are refused with RESOURCE_EXHAUSTED.",
+    )
+    max_queue_bytes: int = Field(
+        default=256 * MIB,
+        ge=KIB,
+        description="Input bytes that may wait for one model; more are refused with RESOURCE_EXHAUSTED.",
+    )
+    learn: bool = Field(
+        default=True, description="Cap batches at the size where measured rows per second stop growing."
+    )
+
+
+class Inference(Section):
+    """One inference request."""
+
+    timeout_ms: int = Field(
+        default=30 * SECOND_MS,
+        ge=0,
+        le=24 * HOUR_MS,
+        description="Deadline for requests that bring none; 0 gives them none.",
+    )
+
+
+class Threads(Section):
+    """CPU threads for running models."""
+
+    cpus: float | None = Field(
+        default=None,
+        gt=0,
+        le=4096,
+        allow_inf_nan=False,
+        description="CPUs to share among the models; not set means what cgroup quota and affinity allow.",
+    )
+
+
+class Warmup(Section):
+    """What happens between loading a model and serving it."""
+
+    budget_ms: int = Field(
+        default=3 * SECOND_MS,
+        ge=0,
+        le=HOUR_MS,
+        description="Upper bound, for each model, on the time spent measuring its run times at load.",
+    )
+
+
+class Drain(Section):
+    """What happens between SIGTERM and the end."""
+
+    lame_duck_ms: int = Field(
+        default=0,
+        ge=0,
+        le=HOUR_MS,
+        description="How long to go on serving after readiness is withdrawn, so that balancers notice.",
+    )
+    grace_ms: int = Field(
+        default=30 * SECOND_MS,
+        ge=0,
+        le=HOUR_MS,
+        description="How long accepted requests may take to finish after that.",
+    )
+
+
+class Settings(Section):
+    """All settings of one server, consistent with each other once they exist."""
+
+    host: Host = Field(default="0.0.0.0", description="Address that every port listens on.")
+    transport: Literal["grpcio"] = Field(
+        default="grpcio", description="What carries gRPC: grpcio is grpc.aio's server."
+    )
+    grpc: Grpc = Grpc()
+    http: Http = Http()
+    metrics: Metrics = Metrics()
+    log: Log = Log()
+    models: Models = Models()
+    batching: Batching = Batching()
+    inference: Inference = Inference()
+    threads: Threads = Threads()
+    warmup: Warmup = Warmup()
+    drain: Drain = Drain()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for paths, text in _contradictions(self):
+            # The paths let whoever knows the origins say where each side of the contradiction came from.
+            raise PydanticCustomError("contradiction", "{text}", {"text": text, "paths": paths})
+        return self
+
+
+def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
+    ports = [("grpc.port", settings.grpc.port), ("http.port", settings.http.port)]
+    if settings.metrics.enabled:
+        ports.append(("metrics.port", settings.metrics.port))
+    owner: dict[int, str] = {}
+    for path, port in ports:
+        if port and port in owner:
+            yield (owner[port], path), f"{owner[port]} and {path} are both {port}"
+        owner[port] = path
+
+    batching, inference = settings.batching, settings.inference
+    if batching.max_queue_rows < batching.max_batch_size:
+        yield (
+            ("batching.max_queue_rows", "batching.max_batch_size"),
+            f"batching.max_queue_rows {batching.max_queue_rows} is less than "
+            f"batching.max_batch_size {batching.max_batch_size}, so no batch could ever fill",
+        )
+    if batching.max_queue_bytes < settings.grpc.max_message_bytes:
+        yield (
+            ("batching.max_queue_bytes", "grpc.max_message_bytes"),
+            f"batching.max_queue_bytes {batching.max_queue_bytes} is less than "
+            f"grpc.max_message_bytes {settings.grpc.max_message_bytes}, "
+            "so the largest message could never be queued",
+        )
+    if 0 < inference.timeout_ms * 1000 <= batching.max_queue_delay_us:
+        yield (
+            ("batching.max_queue_delay_us", "inference.timeout_ms"),
+            f"batching.max_queue_delay_us {batching.max_queue_delay_us} is not shorter than "
+            f"inference.timeout_ms {inference.timeout_ms}, so requests would expire while they wait",
+        )

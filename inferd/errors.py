@@ -1,0 +1,139 @@
+"""Every way a request or a start can fail, as one table: whose fault, which code, may the caller retry.
+
+The text of an error here is written for the person who has to act on it. What a client sees is
+``public_text``; it never carries the text of an exception that we did not write ourselves.
+This module imports nothing of inferd, so every room may raise from it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Code(IntEnum):
+    """gRPC status codes, as numbered in grpc/grpc doc/statuscodes.md."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class InferdError(Exception):
+    """A failure with an owner. Subclasses say whose; the message says what to do about it."""
+
+    code: ClassVar[Code] = Code.INTERNAL
+    retryable: ClassVar[bool] = False
+
+    @property
+    def public_text(self) -> str:
+        """The text a client may read."""
+        return str(self)
+
+
+# --- the caller's request ----------------------------------------------------------------------
+
+
+class InvalidRequest(InferdError):
+    """The request cannot be right, whatever the server's state. Nothing was queued."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class UnknownModel(InferdError):
+    """No model, or no version of it, has that name here."""
+
+    code = Code.NOT_FOUND
+
+
+class NotOffered(InferdError):
+    """The request asks for a feature of the protocol that this server does not have."""
+
+    code = Code.UNIMPLEMENTED
+
+
+class InputRefused(InferdError):
+    """The model itself refused the values of this one request; its batch neighbours are unharmed."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+# --- capacity and time ---------------------------------------------------------------------------
+
+
+class Overloaded(InferdError):
+    """The queue is full. Nothing was queued; the caller may try again, or another replica."""
+
+    code, retryable = Code.RESOURCE_EXHAUSTED, True
+    pushback_ms: ClassVar[int] = 100
+
+
+class DeadlineExceeded(InferdError):
+    """The caller's deadline, or the server's default one, passed before the answer was ready."""
+
+    code = Code.DEADLINE_EXCEEDED
+
+
+class NotReady(InferdError):
+    """The model is loading or draining. Nothing ran, so another replica may be tried at once."""
+
+    code, retryable = Code.UNAVAILABLE, True
+
+
+# --- the model -------------------------------------------------------------------------------------
+
+
+class ModelFailed(InferdError):
+    """The model could not be loaded and will not be until an operator acts."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+class RunFailed(InferdError):
+    """The session failed on a request that looked right. The log has the reason."""
+
+    code = Code.INTERNAL
+
+
+# --- us ----------------------------------------------------------------------------------------------
+
+
+class Internal(InferdError):
+    """A bug of ours. The text for clients says nothing; the log says everything."""
+
+    code = Code.INTERNAL
+
+    @property
+    def public_text(self) -> str:
+        return "internal error; the server's log has the details"
+
+
+# --- the operator ------------------------------------------------------------------------------------
+
+
+class StartError(InferdError):
+    """inferd cannot start, or a command cannot do its work, until somebody changes something: exit code 2."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+class SettingsError(StartError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+
+class RepositoryError(StartError):
+    """A model repository, a version folder or a config.pbtxt is not as it must be."""

@@ -1,0 +1,1 @@
+"""The HTTP side: health and readiness for probes, metrics for Prometheus. No inference passes here."""

@@ -1,0 +1,51 @@
+"""Liveness and readiness over HTTP, for whoever cannot probe over gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from inferd.health import READINESS, HealthBoard, Status
+from inferd.http.routes import application
+
+_UNCACHED = {"cache-control": "no-store"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """What ``/ready`` says of one model version; ``reason`` is for its operator, empty when all is well."""
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
+
+
+def health_app(board: HealthBoard, model_states: Callable[[], Iterable[ModelState]]) -> Starlette:
+    """Answer ``/health`` from the probes of ``board`` and ``/ready`` from its readiness.
+
+    The states of the models are shown, never judged: one that failed makes the server unready only if
+    the board says so.
+    """
+
+    # Both are coroutines because plain functions would run on a worker thread, off the board's loop.
+    async def health(request: Request) -> Response:
+        reason = board.death_reason()
+        if reason is None:
+            return JSONResponse({"status": "alive"}, headers=_UNCACHED)
+        return JSONResponse({"status": "dead", "reason": reason}, status_code=503, headers=_UNCACHED)
+
+    async def ready(request: Request) -> Response:
+        is_ready = board.status(READINESS) is Status.SERVING
+        answer = {
+            "status": "ready" if is_ready else "not ready",
+            "models": [asdict(model) for model in model_states()],
+        }
+        return JSONResponse(answer, status_code=200 if is_ready else 503, headers=_UNCACHED)
+
+    return application([Route("/health", health), Route("/ready", ready)])

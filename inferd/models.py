@@ -1,0 +1,227 @@
+"""Models by name and version, and the table of states that each goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from enum import Enum
+from types import MappingProxyType
+
+from inferd._native.doorbell import Doorbell
+from inferd._native.queue import BatchQueue
+from inferd._native.stats import ModelStats
+from inferd._native.wire import Request
+from inferd.config import Settings
+from inferd.errors import DeadlineExceeded, Internal, ModelFailed, NotReady, UnknownModel
+from inferd.loading import Loaded
+from inferd.repository import ModelDecl, VersionDir
+from inferd.runner import Paces, Runner
+
+log = logging.getLogger("inferd.models")
+
+SECONDS_BOUNDS = (
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+ROWS_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class State(Enum):
+    """Where a model version is in its life."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    DRAINING = "DRAINING"
+    GONE = "GONE"
+    FAILED = "FAILED"
+
+
+class Event(Enum):
+    """What moves a model version on."""
+
+    LOADED = "LOADED"
+    BROKEN = "BROKEN"
+    RETIRED = "RETIRED"
+    EMPTIED = "EMPTIED"
+
+
+NEXT: Mapping[tuple[State, Event], State] = MappingProxyType(
+    {
+        (State.LOADING, Event.LOADED): State.READY,
+        (State.LOADING, Event.BROKEN): State.FAILED,
+        (State.LOADING, Event.RETIRED): State.GONE,
+        (State.READY, Event.RETIRED): State.DRAINING,
+        (State.DRAINING, Event.EMPTIED): State.GONE,
+        (State.FAILED, Event.RETIRED): State.GONE,
+    }
+)
+
+
+class Model:
+    """One version of one model: its state, and once loaded its queue and runners.
+
+    Everything here belongs to the loop thread, except that runners take from the queue on theirs.
+    """
+
+    def __init__(self, name: str, version: int, on_change: Callable[[Model], None]) -> None:
+        """A model that is being loaded; `on_change` is called after each change of state."""
+        self.name, self.version = name, version
+        self.state = State.LOADING
+        self.reason = ""
+        self.loaded: Loaded | None = None
+        self.stats = ModelStats(SECONDS_BOUNDS, ROWS_BOUNDS)
+        self.queue: BatchQueue | None = None
+        self.paces: Paces | None = None
+        self.runners: tuple[Runner, ...] = ()
+        self._bell = Doorbell()
+        self._on_change = on_change
+
+    def advance(self, event: Event) -> None:
+        """Follow the table of states; Internal if it has no such step."""
+        following = NEXT.get((self.state, event))
+        if following is None:
+            raise Internal(f"model '{self.name}' version {self.version}: {event.name} while {self.state.name}")
+        self.state = following
+        self._on_change(self)
+
+    def fail(self, reason: str) -> None:
+        """The load did not work out; `reason` is for operators and for clients that ask for this model."""
+        self.reason = reason
+        self.advance(Event.BROKEN)
+
+    def serve(self, loaded: Loaded, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        """Open the queue and start the runners; the model is READY when this returns."""
+        batching, said = settings.batching, loaded.decl.batching
+        max_rows = loaded.signature.max_rows
+        delay_ns = (
+            said.max_queue_delay_ns if said.max_queue_delay_ns is not None else batching.max_queue_delay_us * 1000
+        )
+        self.loaded = loaded
+        self.queue = BatchQueue(
+            loaded.signature,
+            batch_rows=max_rows,
+            max_queue_rows=said.max_queue_size or batching.max_queue_rows,
+            max_queue_bytes=batching.max_queue_bytes,
+            max_delay_ns=delay_ns if loaded.signature.batched else 0,
+            preferred_rows=said.preferred_sizes,
+        )
+        self.paces = Paces(self.queue, max_rows, learn=batching.learn and loaded.learns)
+        for size_class, rows, run_ns in loaded.samples:
+            self.paces.observe(size_class, rows, run_ns)
+
+        def deliver(requests: list[Request]) -> None:
+            loop.call_soon_threadsafe(self._settle, requests)
+
+        self.runners = tuple(
+            Runner(f"{self.name}/{self.version}#{index}", self.queue, self._bell, slot, self.paces, self.stats, deliver)
+            for index, slot in enumerate(loaded.slots)
+        )
+        for runner in self.runners:
+            runner.start()
+        self.advance(Event.LOADED)
+
+    async def infer(self, request: Request) -> bytes:
+        """Queue a bound request and wait for its answer. Cancelling this call takes the request out of the queue."""
+        assert self.queue is not None
+        loop = asyncio.get_running_loop()
+        request.completion = loop.create_future()
+        now_ns = time.monotonic_ns()
+        self.queue.put(request, now_ns)
+        self._bell.ring()
+        timeout_s = (request.deadline_ns - now_ns) * 1e-9 if request.deadline_ns else None
+        try:
+            async with asyncio.timeout(timeout_s):
+                await request.completion
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the deadline passed while model '{self.name}' was working on the request"
+            ) from None
+        finally:
+            self.queue.drop(request)  # only if it is still there: the caller has gone
+            request.completion = None  # it refers to this frame's task
+        if request.error is not None:
+            raise request.error
+        answer: bytes = request.answer
+        return answer
+
+    def _settle(self, requests: list[Request]) -> None:
+        """Wake the callers of a finished batch, one by one: a cancelled neighbour changes nothing."""
+        for request in requests:
+            if request.run_ns:
+                self.stats.ran(request)
+            completion = request.completion
+            if completion is not None and not completion.done():
+                completion.set_result(None)
+
+    def retire(self) -> None:
+        """Accept nothing more; what is queued is still answered."""
+        self.advance(Event.RETIRED)
+        if self.queue is not None:
+            self.queue.close()
+            self._bell.ring()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the runners to end, off the loop; False if one has not."""
+        end = time.monotonic() + timeout_s
+        return all(runner.join(max(end - time.monotonic(), 0)) for runner in self.runners)
+
+
+class Models:
+    """What a client may ask for: name and version -> Model."""
+
+    def __init__(self) -> None:
+        """Empty; `add` fills it."""
+        self._by_name: dict[str, dict[int, Model]] = {}
+
+    def add(self, model: Model) -> None:
+        """Make a model version known, in whatever state it is."""
+        self._by_name.setdefault(model.name, {})[model.version] = model
+
+    def all(self) -> list[Model]:
+        """Every known version, by name and then by version."""
+        return [model for name in sorted(self._by_name) for _, model in sorted(self._by_name[name].items())]
+
+    def versions(self, name: str) -> list[Model]:
+        """The known versions of one model, rising; empty if there is no such model."""
+        return [model for _, model in sorted(self._by_name.get(name, {}).items())]
+
+    def find(self, name: str, version: str) -> Model:
+        """The version asked for, or the highest that is ready if none is named, whatever its state.
+
+        Raises UnknownModel.
+        """
+        versions = self._by_name.get(name)
+        if not versions:
+            raise UnknownModel(f"there is no model {shown(name)} here")
+        if not version:
+            ready = [number for number, model in versions.items() if model.state is State.READY]
+            return versions[max(ready or versions)]
+        if not version.isascii() or not version.isdigit() or int(version[:20]) not in versions:
+            known = ", ".join(str(number) for number in sorted(versions))
+            raise UnknownModel(f"model '{name}' has no version {shown(version)}; it has {known}")
+        return versions[int(version)]
+
+    def ready(self, name: str, version: str) -> Model:
+        """Like find, but the model must be able to answer.
+
+        Raises ModelFailed for one that did not load, NotReady for one that is loading or draining.
+        """
+        model = self.find(name, version)
+        if model.state is State.READY:
+            return model
+        if model.state is State.FAILED:
+            raise ModelFailed(f"model '{name}' version {model.version} did not load; the server's log has the reason")
+        raise NotReady(
+            f"model '{name}' version {model.version} is {model.state.name.lower()}; try again or try another replica"
+        )
+
+
+def shown(text: str) -> str:
+    """A name from a client, safe to put into a message: quoted, escaped, short."""
+    return repr(text if len(text) <= 64 else text[:64] + "...")
+
+
+def planned(decl: ModelDecl, versions: tuple[VersionDir, ...], on_change: Callable[[Model], None]) -> list[Model]:
+    """The Models for the versions of one folder, all LOADING."""
+    return [Model(decl.name, version.version, on_change) for version in versions]

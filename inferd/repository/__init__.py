@@ -1,0 +1,20 @@
+"""The model repository on disk: names, versions, config.pbtxt. Knows files; knows nothing of ONNX Runtime."""
+
+from __future__ import annotations
+
+from inferd.repository.config import BatchingDecl, ModelDecl, TensorDecl, declare, parse
+from inferd.repository.scan import BrokenModel, ModelDir, Repository, VersionDir, digest, scan
+
+__all__ = [
+    "BatchingDecl",
+    "BrokenModel",
+    "ModelDecl",
+    "ModelDir",
+    "Repository",
+    "TensorDecl",
+    "VersionDir",
+    "declare",
+    "digest",
+    "parse",
+    "scan",
+]

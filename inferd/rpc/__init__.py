@@ -1,0 +1,1 @@
+"""The gRPC services as plain servicers, the same on every transport."""

@@ -1,0 +1,47 @@
+"""The one place where an error becomes a gRPC status. Nothing escapes it that we did not word ourselves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+
+from inferd.errors import Code, InferdError, Internal, Overloaded
+
+log = logging.getLogger("inferd.rpc")
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+
+STATUS = {code: next(status for status in grpc.StatusCode if status.value[0] == code) for code in Code}
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+
+
+def guarded(handler: Handler) -> Handler:
+    """Wrap a unary handler: InferdError becomes its status, anything else INTERNAL without its text.
+
+    A CancelledError leaves as it is: it means that the caller has gone and nobody reads a status.
+    """
+
+    async def call(request: Any, context: Context) -> Any:
+        try:
+            return await handler(request, context)
+        except InferdError as failure:
+            # Not the error itself: it would keep this frame, and with it the request, alive.
+            code, text, metadata = failure.code, failure.public_text, trailing_metadata(failure)
+        except Exception:
+            log.exception("This is a bug.")
+            code, text, metadata = Internal.code, Internal().public_text, ()
+        # Outside the try, because abort() leaves by an exception that must not be caught.
+        return await context.abort(STATUS[code], text, metadata)
+
+    return call
+
+
+def trailing_metadata(failure: InferdError) -> tuple[tuple[str, str], ...]:
+    """What retrying clients and proxies look for (gRFC A6)."""
+    if isinstance(failure, Overloaded):
+        return ((PUSHBACK_KEY, str(failure.pushback_ms)),)
+    return ()

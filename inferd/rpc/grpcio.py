@@ -1,0 +1,71 @@
+"""The reference transport: grpc.aio's server. Used where the native one is missing, and as the oracle beside it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from typing import Any, Final
+
+import grpc
+
+from inferd.config import Settings
+from inferd.errors import StartError
+
+HANDSHAKE_TIMEOUT_MS: Final = 10_000
+
+
+class GrpcioServer:
+    """A listening gRPC server; services are added before start()."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._host, self._asked_port = settings.host, settings.grpc.port
+        self.port = settings.grpc.port
+        self.server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", settings.grpc.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                # Off, or a second server would silently share the port.
+                ("grpc.so_reuseport", 0),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+            ]
+        )
+
+    def add(self, service: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
+        """Serve the handlers, by method name, under the full name of their service."""
+        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+    async def start(self) -> None:
+        """Listen. Raises StartError if the address cannot be had."""
+        _check_free(self._host, self._asked_port)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        try:
+            self.port = self.server.add_insecure_port(f"{host}:{self._asked_port}")
+        except RuntimeError as failure:
+            raise StartError(_taken(self._host, self._asked_port, "it cannot be bound")) from failure
+        await self.server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, let those under way finish for `grace_s` seconds, then cut them."""
+        await self.server.stop(grace_s)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Try the address first: gRPC's own words for a taken port are three lines that name no cause."""
+    if port == 0:
+        return
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        _bind(found)
+    except OSError as failure:
+        raise StartError(_taken(host, port, failure.strerror or str(failure))) from failure
+
+
+def _bind(found: Iterable[tuple[Any, ...]]) -> None:
+    for family, kind, protocol, _, address in found:
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+
+
+def _taken(host: str, port: int, why: str) -> str:
+    return f"gRPC port {port} on {host} cannot be had: {why}; choose another with --grpc-port or --host"

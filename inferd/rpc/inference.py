@@ -1,0 +1,145 @@
+"""The Open Inference Protocol's service: what each method answers, whatever carries it.
+
+Facts of the protocol: kserve/open-inference-protocol, specification/protocol/inference_grpc.md; of its
+extensions: triton-inference-server/server, docs/protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
+
+from inferd._native.bind import bind
+from inferd._native.stats import ModelStats
+from inferd._native.wire import Request, decode
+from inferd.config import Settings
+from inferd.errors import Code, InferdError, NotOffered
+from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Model, Models, State
+from inferd.proto import inference_pb2 as pb
+from inferd.rpc.boundary import Context, Handler, guarded
+from inferd.rpc.model_config import PLATFORM, describe
+
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+# Exactly what works: clients switch features on by these names.
+EXTENSIONS: Final = ("model_configuration",)
+
+
+class InferenceService:
+    """Handlers of GRPCInferenceService over the models; `version` is what ServerMetadata tells."""
+
+    def __init__(self, models: Models, settings: Settings, version: str) -> None:
+        self._models, self._version = models, version
+        self._timeout_ns = settings.inference.timeout_ms * 1_000_000
+        self._ready = False
+        # Requests for models that are not here are counted without a name: clients must not make label values.
+        self.unknown_stats = ModelStats(SECONDS_BOUNDS, ROWS_BOUNDS)
+
+    def set_ready(self, ready: bool) -> None:
+        """What ServerReady answers."""
+        self._ready = ready
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """A handler for every method of the service, each inside the boundary.
+
+        ModelInfer takes and gives bytes: the codec in ext/ reads and writes them.
+        """
+        made: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for method in SERVICE.methods:
+            request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+            if method.name == "ModelInfer":
+                made[method.name] = grpc.unary_unary_rpc_method_handler(guarded(self.ModelInfer))
+            elif method.client_streaming:
+                made[method.name] = grpc.stream_unary_rpc_method_handler(guarded(_not_offered(method.name)))
+            else:
+                handler: Handler = getattr(self, method.name, None) or _not_offered(method.name)
+                made[method.name] = grpc.unary_unary_rpc_method_handler(
+                    guarded(handler), request.FromString, response.SerializeToString
+                )
+        return made
+
+    # --- inference -----------------------------------------------------------------------------------
+
+    async def ModelInfer(self, body: bytes, context: Context) -> bytes:
+        """One inference: bytes of a ModelInferRequest in, bytes of a ModelInferResponse out."""
+        started_ns = time.monotonic_ns()
+        stats, code = self.unknown_stats, Code.OK
+        try:
+            request: Request = decode(body)
+            model = self._models.find(request.model_name, request.model_version)
+            stats = model.stats
+            model = self._models.ready(model.name, str(model.version))
+            assert model.loaded is not None
+            bind(model.loaded.signature, request)
+            request.deadline_ns = self._deadline_ns(started_ns, context)
+            return await model.infer(request)
+        except InferdError as failure:
+            code = failure.code
+            raise
+        except asyncio.CancelledError:
+            code = Code.CANCELLED
+            raise
+        except Exception:
+            code = Code.INTERNAL
+            raise
+        finally:
+            stats.finished(code, (time.monotonic_ns() - started_ns) * 1e-9)
+
+    def _deadline_ns(self, now_ns: int, context: Context) -> int:
+        """The caller's deadline on our monotonic clock; the server's default one if the caller has none."""
+        remaining_s = context.time_remaining()
+        if remaining_s is not None:
+            return max(now_ns + int(remaining_s * 1e9), 1)
+        return now_ns + self._timeout_ns if self._timeout_ns else 0
+
+    # --- what is here and how it is -------------------------------------------------------------------
+
+    async def ServerLive(self, request: Any, context: Context) -> Any:
+        """This very answer is the proof."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: Any, context: Context) -> Any:
+        """True between the end of loading and the start of draining."""
+        return pb.ServerReadyResponse(ready=self._ready)
+
+    async def ServerMetadata(self, request: Any, context: Context) -> Any:
+        """Name, version and the extensions that work."""
+        return pb.ServerMetadataResponse(name="inferd", version=self._version, extensions=EXTENSIONS)
+
+    async def ModelReady(self, request: Any, context: Context) -> Any:
+        """Whether a version, or any version, can answer now. NOT_FOUND for an unknown model."""
+        model = self._models.find(request.name, request.version)
+        return pb.ModelReadyResponse(ready=model.state is State.READY)
+
+    async def ModelMetadata(self, request: Any, context: Context) -> Any:
+        """Inputs and outputs with the batch dimension, which is -1."""
+        model = self._models.ready(request.name, request.version)
+        assert model.loaded is not None
+        answer = pb.ModelMetadataResponse(
+            name=model.name,
+            versions=[str(one.version) for one in self._models.versions(model.name) if one.state is State.READY],
+            platform=PLATFORM,
+        )
+        for tensors, infos in (
+            (answer.inputs, model.loaded.session.inputs),
+            (answer.outputs, model.loaded.session.outputs),
+        ):
+            for info in infos:
+                tensors.add(name=info.name, datatype=info.datatype, shape=info.shape)
+        return answer
+
+    async def ModelConfig(self, request: Any, context: Context) -> Any:
+        """The configuration in force: config.pbtxt completed from the model and from what was found at load."""
+        model: Model = self._models.ready(request.name, request.version)
+        assert model.loaded is not None
+        return pb.ModelConfigResponse(config=describe(model.loaded))
+
+
+def _not_offered(method: str) -> Handler:
+    async def refuse(request: Any, context: Context) -> Any:
+        raise NotOffered(f"this server does not offer {method}")
+
+    return refuse

@@ -1,0 +1,62 @@
+"""Requests nobody sent, for probes and warm-up: they take the same path as a client's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from inferd._native.bind import bind
+from inferd._native.signature import Signature
+from inferd._native.wire import Request, decode
+from inferd.proto import inference_pb2
+from inferd.session import BFLOAT16, NUMPY_TYPES, STRING, TensorInfo
+
+# Lengths to try for dimensions that the file leaves open, until the model runs: models that subsample
+# want multiples of 32, text recognisers a height of 48, others any small number or just one.
+LENGTHS = (32, 48, 64, 16, 1, 8, 4, 2, 224, 256)
+
+
+def request(
+    signature: Signature,
+    inputs: Sequence[TensorInfo],
+    rows: int,
+    length: int,
+    seed: int = 0,
+    first_row: int = 0,
+) -> Request:
+    """A bound request of `rows` rows with small random values and `length` for every open dimension.
+
+    Row r of a request with the same seed and length always has the values of row `first_row + r`, so that
+    rows can be compared between runs of different sizes.
+    """
+    message = inference_pb2.ModelInferRequest(model_name=signature.model)
+    for index, info in enumerate(inputs):
+        shape = [length if dim < 0 else dim for dim in info.shape]
+        if signature.batched:
+            values = np.concatenate(
+                [_values(info.element_type, [1, *shape[1:]], [seed, index, first_row + row]) for row in range(rows)]
+            )
+        else:
+            values = _values(info.element_type, shape, [seed, index])
+        message.inputs.add(name=info.name, datatype=info.datatype, shape=values.shape)
+        message.raw_input_contents.append(_raw(info.element_type, values))
+    made: Request = decode(message.SerializeToString())
+    bind(signature, made)
+    return made
+
+
+def _values(element_type: int, shape: list[int], seed: list[int]) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    if element_type in (STRING, 9) or np.dtype(NUMPY_TYPES.get(element_type, "f4")).kind in "iu":
+        # 0 and 1 are token ids, categories and lengths that every vocabulary has.
+        return random.integers(0, 2, shape)
+    return random.random(shape, np.float32)
+
+
+def _raw(element_type: int, values: np.ndarray) -> bytes:
+    if element_type == STRING:
+        return b"".join(b"\x01\x00\x00\x00" + (b"a", b"b")[int(value)] for value in values.ravel())
+    if element_type == BFLOAT16:
+        return (np.ascontiguousarray(values, "<f4").view("<u4") >> 16).astype("<u2").tobytes()
+    return values.astype(NUMPY_TYPES[element_type]).tobytes()

@@ -1,0 +1,1 @@
+"""What operators see of inferd: metrics, traces and logs, each declared once."""

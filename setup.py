@@ -1,0 +1,122 @@
+"""Builds what is compiled: the Cython modules of ext/ and the protobuf stubs of proto/.
+
+Everything declarative is in pyproject.toml. Switches, read from the environment of the build:
+
+  INFERD_DEBUG=1      bounds checks on, counters of live native objects (see ext/live.pxd)
+  INFERD_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+DEBUG = os.environ.get("INFERD_DEBUG") == "1"
+SANITIZE = os.environ.get("INFERD_SANITIZE") == "1"
+
+
+def generate_stubs() -> None:
+    """Generate inferd/proto/*_pb2*.py from proto/*.proto, registered in a descriptor pool of our own.
+
+    Other packages (tritonclient, KServe's SDK) define the same message names. In the default pool
+    the second one imported would fail; in a pool of our own nobody meets. See docs/adr/0002.
+    """
+    target = ROOT / "inferd" / "proto"
+    sources = sorted((ROOT / "proto").glob("*.proto"))
+    newest = max(source.stat().st_mtime for source in [*sources, ROOT / "setup.py"])
+    wanted = [target / f"{source.stem}_pb2.py" for source in sources]
+    if all(path.exists() and path.stat().st_mtime >= newest for path in wanted):
+        return
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "grpc_tools.protoc",
+            f"--proto_path={ROOT / 'proto'}",
+            f"--python_out={target}",
+            f"--pyi_out={target}",
+            f"--grpc_python_out={target}",
+            *[str(source) for source in sources],
+        ],
+        check=True,
+    )
+    (target / "model_config_pb2_grpc.py").unlink(missing_ok=True)  # it has no service
+    for path in target.glob("*_pb2*.py*"):
+        text = re.sub(r"^import (\w+_pb2) as", r"from inferd.proto import \1 as", path.read_text(), flags=re.M)
+        if path.name.endswith("_pb2.py"):
+            text, count = re.subn(r"_descriptor_pool\.Default\(\)", "_inferd_pool.POOL", text)
+            if count != 1:
+                raise SystemExit(f"setup.py: {path.name} does not register itself as expected; see docs/adr/0002")
+            marker = "from google.protobuf import descriptor_pool as _descriptor_pool"
+            text = text.replace(marker, "from inferd.proto import pool as _inferd_pool")
+        path.write_text(text)
+
+
+class BuildPyWithStubs(build_py):
+    """build_py that has the stubs there before it collects the package's files."""
+
+    def run(self) -> None:
+        generate_stubs()
+        super().run()
+
+
+def extensions() -> list[Extension]:
+    """One extension per ext/*.pyx, compiled as inferd._native.<stem>.
+
+    Cython finds a cimported .pxd by package path, so it is shown ext/ under the name
+    inferd/_native through a link inside build/.
+    """
+    view = ROOT / "build" / "ext" / "inferd"
+    view.mkdir(parents=True, exist_ok=True)
+    (view / "__init__.py").touch()
+    link = view / "_native"
+    if not link.is_symlink():
+        link.symlink_to(Path("..") / ".." / ".." / "ext", target_is_directory=True)
+    flags = ["-std=c11", "-Wall", "-Wno-unused-function", "-fvisibility=hidden"]
+    flags += ["-O1", "-g"] if SANITIZE or DEBUG else ["-O3", "-g1"]
+    link_flags: list[str] = []
+    if SANITIZE:
+        # Cython's own refcount bookkeeping wraps on purpose, so unsigned and pointer checks stay off.
+        flags += ["-fsanitize=address,undefined", "-fno-sanitize=function", "-fno-omit-frame-pointer"]
+        link_flags += ["-fsanitize=address,undefined"]
+    macros = [("INFERD_DEBUG", "1" if DEBUG or SANITIZE else "0")]
+    found = [
+        Extension(
+            f"inferd._native.{source.stem}",
+            [os.path.join("build", "ext", "inferd", "_native", source.name)],
+            extra_compile_args=flags,
+            extra_link_args=link_flags,
+            define_macros=macros,
+            depends=[str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.pxd")],
+        )
+        for source in sorted((ROOT / "ext").glob("*.pyx"))
+    ]
+    checked = DEBUG or SANITIZE
+    return cythonize(
+        found,
+        include_path=[os.path.join("build", "ext")],
+        build_dir="build",
+        annotate=DEBUG,
+        force=checked,
+        compiler_directives={
+            "language_level": "3",
+            "freethreading_compatible": False,
+            "boundscheck": checked,
+            "wraparound": False,
+            "initializedcheck": checked,
+            "cdivision": True,
+            "embedsignature": False,
+        },
+    )
+
+
+generate_stubs()
+setup(ext_modules=extensions(), cmdclass={"build_py": BuildPyWithStubs})

@@ -1,0 +1,211 @@
+"""The metrics as a scraper reads them: names, types, labels, buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from inferd.errors import Internal
+from inferd.telemetry.metrics import BuildInfo, HistogramSample, ModelSample, serving_registry
+
+BUILD = BuildInfo(version="1.2.3", python="3.11.7", onnxruntime="1.32.0")
+REQUEST = HistogramSample(bounds=(0.001, 0.25, 1.0), counts=(5, 3, 0, 2), total=7.5)
+SAMPLE = ModelSample(
+    model="resnet",
+    version="3",
+    ready=True,
+    requests_by_code={0: 40, 3: 2, 8: 1},
+    rows=80,
+    batches=10,
+    queue_rows=4,
+    queue_bytes=2408,
+    request=REQUEST,
+    batch_rows=HistogramSample(bounds=(1.0, 2.0, 4.0), counts=(1, 2, 7, 0), total=33.0),
+)
+OF_RESNET = {"model": "resnet", "version": "3"}
+
+Read = Callable[[CollectorRegistry], Iterable[Metric]]
+
+
+def read_text(registry: CollectorRegistry) -> Iterable[Metric]:
+    return parse_text(generate_latest(registry).decode())
+
+
+def read_openmetrics(registry: CollectorRegistry) -> Iterable[Metric]:
+    text: str = generate_openmetrics(registry).decode()  # type: ignore[no-untyped-call]
+    found: Iterable[Metric] = parse_openmetrics(text)  # type: ignore[no-untyped-call]
+    return found
+
+
+both_formats = pytest.mark.parametrize("read", [read_text, read_openmetrics])
+
+
+def registry_of(*samples: ModelSample) -> CollectorRegistry:
+    return serving_registry(lambda: samples, BUILD)
+
+
+def values(metrics: Iterable[Metric], name: str) -> dict[tuple[tuple[str, str], ...], float]:
+    return {
+        tuple(sorted(sample.labels.items())): sample.value
+        for metric in metrics
+        for sample in metric.samples
+        if sample.name == name
+    }
+
+
+def value(metrics: Iterable[Metric], name: str, **labels: str) -> float:
+    return values(metrics, name)[tuple(sorted(labels.items()))]
+
+
+@both_formats
+def test_requests_are_counted_by_the_name_of_their_code(read: Read) -> None:
+    metrics = list(read(registry_of(SAMPLE)))
+    assert value(metrics, "inferd_requests_total", **OF_RESNET, code="OK") == 40
+    assert value(metrics, "inferd_requests_total", **OF_RESNET, code="INVALID_ARGUMENT") == 2
+    assert value(metrics, "inferd_requests_total", **OF_RESNET, code="RESOURCE_EXHAUSTED") == 1
+
+
+def test_codes_grpc_does_not_know_are_counted_as_unknown() -> None:
+    metrics = read_text(
+        registry_of(ModelSample(model="m", version="1", requests_by_code={2: 1, 99: 2, -1: 4}))
+    )
+    assert values(metrics, "inferd_requests_total") == {
+        (("code", "UNKNOWN"), ("model", "m"), ("version", "1")): 7
+    }
+
+
+@both_formats
+def test_buckets_are_cumulative_and_the_infinite_one_is_the_count(read: Read) -> None:
+    metrics = list(read(registry_of(SAMPLE)))
+    buckets = values(metrics, "inferd_request_duration_seconds_bucket")
+    by_bound = {float(dict(labels)["le"]): count for labels, count in buckets.items()}
+    assert by_bound == {0.001: 5, 0.25: 8, 1.0: 8, float("inf"): 10}
+    assert value(metrics, "inferd_request_duration_seconds_count", **OF_RESNET) == 10
+    assert value(metrics, "inferd_request_duration_seconds_sum", **OF_RESNET) == 7.5
+
+
+@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=24))
+def test_any_counts_become_buckets_that_never_fall_and_end_at_their_sum(counts: list[int]) -> None:
+    bounds = tuple(1e-5 * 2**power for power in range(len(counts) - 1))
+    histogram = HistogramSample(bounds=bounds, counts=tuple(counts), total=1.0)
+    metrics = list(read_openmetrics(registry_of(ModelSample(model="m", version="1", compute=histogram))))
+    found = list(values(metrics, "inferd_compute_duration_seconds_bucket").values())
+    assert found == sorted(found)
+    assert found[-1] == sum(counts)
+
+
+@both_formats
+def test_every_metric_has_the_type_it_is_documented_with(read: Read) -> None:
+    types = {metric.name: metric.type for metric in read(registry_of(SAMPLE))}
+    found = {name: kind for name, kind in types.items() if name.startswith("inferd_")}
+    build = found.pop("inferd_build", None) or found.pop("inferd_build_info", None)
+    assert build in ("info", "gauge")
+    assert found == {
+        "inferd_requests": "counter",
+        "inferd_request_duration_seconds": "histogram",
+        "inferd_queue_duration_seconds": "histogram",
+        "inferd_compute_duration_seconds": "histogram",
+        "inferd_batch_rows": "histogram",
+        "inferd_rows": "counter",
+        "inferd_batches": "counter",
+        "inferd_queue_rows": "gauge",
+        "inferd_queue_bytes": "gauge",
+        "inferd_model_ready": "gauge",
+    }
+
+
+@both_formats
+def test_counters_and_gauges_carry_the_samples_numbers(read: Read) -> None:
+    metrics = list(read(registry_of(SAMPLE)))
+    names = ("rows_total", "batches_total", "queue_rows", "queue_bytes", "model_ready")
+    assert [value(metrics, f"inferd_{name}", **OF_RESNET) for name in names] == [80, 10, 4, 2408, 1]
+
+
+def test_a_model_that_is_not_ready_reads_zero() -> None:
+    metrics = read_text(registry_of(ModelSample(model="m", version="1")))
+    assert value(metrics, "inferd_model_ready", model="m", version="1") == 0
+
+
+def test_versions_of_one_model_are_series_of_their_own() -> None:
+    samples = (ModelSample(model="m", version=version, rows=int(version)) for version in "12")
+    found = values(read_text(registry_of(*samples)), "inferd_rows_total")
+    assert sorted(found.values()) == [1, 2]
+
+
+def test_requests_for_unknown_models_are_counted_and_make_no_other_series() -> None:
+    unknown = ModelSample(model="", requests_by_code={5: 3})
+    metrics = list(read_text(registry_of(unknown)))
+    assert value(metrics, "inferd_requests_total", model="", version="", code="NOT_FOUND") == 3
+    others = [
+        sample.name for metric in metrics for sample in metric.samples if sample.name.startswith("inferd_")
+    ]
+    assert sorted(others) == ["inferd_build_info", "inferd_requests_total"]
+
+
+@both_formats
+def test_the_build_is_told_by_labels(read: Read) -> None:
+    metrics = read(registry_of())
+    versions = {"version": "1.2.3", "python": "3.11.7", "onnxruntime": "1.32.0"}
+    assert value(metrics, "inferd_build_info", **versions) == 1
+
+
+def test_durations_and_bytes_say_their_unit() -> None:
+    units = {metric.name: metric.unit for metric in read_openmetrics(registry_of(SAMPLE))}
+    assert units["inferd_request_duration_seconds"] == "seconds"
+
+
+@both_formats
+def test_names_of_models_are_escaped(read: Read) -> None:
+    odd = 'a"b\\c\nd'
+    metrics = read(registry_of(ModelSample(model=odd, version="1", rows=9)))
+    assert value(metrics, "inferd_rows_total", model=odd, version="1") == 9
+
+
+def test_the_process_and_python_are_described_too() -> None:
+    names = {metric.name for metric in read_text(registry_of())}
+    assert {
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        "python_info",
+        "python_gc_collections",
+    } <= names
+
+
+def test_sources_are_asked_once_per_scrape_and_never_before() -> None:
+    asked: list[None] = []
+
+    def sources() -> Iterable[ModelSample]:
+        asked.append(None)
+        return [SAMPLE]
+
+    registry = serving_registry(sources, BUILD)
+    assert len(asked) == 0
+    generate_latest(registry)
+    assert len(asked) == 1
+    generate_latest(registry)
+    assert len(asked) == 2
+
+
+def test_two_servers_in_one_process_do_not_meet() -> None:
+    first, second = registry_of(SAMPLE), registry_of()
+    assert values(read_text(first), "inferd_rows_total")
+    assert not values(read_text(second), "inferd_rows_total")
+
+
+@pytest.mark.parametrize("counts", [(), (1,), (1, 2, 3)])
+def test_a_histogram_whose_counts_do_not_fit_its_bounds_is_refused(counts: tuple[int, ...]) -> None:
+    with pytest.raises(Internal, match="1 bounds but"):
+        HistogramSample(bounds=(1.0,), counts=counts, total=0.0)
+
+
+@pytest.mark.parametrize("bounds", [(1.0, 1.0), (2.0, 1.0)])
+def test_a_histogram_whose_bounds_do_not_rise_is_refused(bounds: tuple[float, ...]) -> None:
+    with pytest.raises(Internal, match="do not rise"):
+        HistogramSample(bounds=bounds, counts=(0, 0, 0), total=0.0)
