@@ -51,6 +51,9 @@ def generate_stubs() -> None:
     (target / "model_config_pb2_grpc.py").unlink(missing_ok=True)  # it has no service
     for path in target.glob("*_pb2*.py*"):
         text = re.sub(r"^import (\w+_pb2) as", r"from inferd.proto import \1 as", path.read_text(), flags=re.M)
+        # protoc leaves Mapping without its arguments, which strict type checkers do not take.
+        text = text.replace(", _Mapping]]", ", _Mapping[str, _Any]]]").replace(", **kwargs)", ", **kwargs: _Any)")
+        text = text.replace("from typing import ", "from typing import Any as _Any, ", 1)
         if path.name.endswith("_pb2.py"):
             text, count = re.subn(r"_descriptor_pool\.Default\(\)", "_inferd_pool.POOL", text)
             if count != 1:
@@ -64,6 +67,7 @@ class BuildPyWithStubs(build_py):
     """build_py that has the stubs there before it collects the package's files."""
 
     def run(self) -> None:
+        """Generate, then collect."""
         generate_stubs()
         super().run()
 

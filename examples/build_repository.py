@@ -37,6 +37,8 @@ MAGIKA_FILES: Mapping[str, tuple[str, str]] = {
         "75208adba69bc0556403b62b32ef3ccf8b5ce494411780845852e52e6583a10d",
     ),
 }
+# Words of pip's that mean that nobody answered.
+UNREACHED = ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "ReadTimeout", "ProxyError")
 MAGIKA_ORIGIN = f"""\
 model.onnx, config.min.json and content_types_kb.min.json come unchanged from the PyPI package {MAGIKA}.
 Copyright Google LLC. Licence: Apache License 2.0, http://www.apache.org/licenses/LICENSE-2.0
@@ -121,18 +123,18 @@ def build_magika(folder: Path, wheel: Path | None) -> None:
 
 
 def _download(into: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
     # Two tries, not six: who has no network should hear it in seconds.
-    command += ["--retries", "1", "--timeout", "20", "--no-deps", "--only-binary", ":all:", "-d", str(into), MAGIKA]
+    flags = "--disable-pip-version-check --no-input --quiet --retries 1 --timeout 20 --no-deps --only-binary :all:"
+    command = [sys.executable, "-m", "pip", "download", *flags.split(), "-d", str(into), MAGIKA]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     wheels = list(into.glob("*.whl"))
     if done.returncode == 0 and wheels:
         return wheels[0]
     said = done.stderr.strip().splitlines() or ["it said nothing"]
     if "No module named pip" in said[-1]:
-        raise Stop(f"pip is missing in {sys.executable}; download the wheel of {MAGIKA} yourself and give it with --wheel")
-    if any(word in done.stderr for word in ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "ProxyError")):
-        raise Stop(f"cannot download {MAGIKA}: no network, the package index was not reached; or give a wheel with --wheel")
+        raise Stop(f"{sys.executable} has no pip; fetch the wheel of {MAGIKA} yourself and give it with --wheel")
+    if any(word in done.stderr for word in UNREACHED):
+        raise Stop(f"cannot download {MAGIKA}: no network, no package index was reached; --wheel takes a local file")
     raise Stop(f"cannot download {MAGIKA}: pip says: {said[-1]}")
 
 

@@ -1,4 +1,4 @@
-"""What a person reads about models: the lines of ``inferd serve`` when it is ready, and words shared with ``inferd check``."""
+"""What a person reads about models when ``inferd serve`` is ready, in words that ``inferd check`` shares."""
 
 from __future__ import annotations
 

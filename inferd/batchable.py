@@ -55,7 +55,7 @@ def declared(session: Session) -> str | None:
 def find_length(session: Session, signature: Signature, slot: Slot) -> tuple[int | None, str]:
     """A length for the open dimensions at which one row runs, and why the last try failed if there is none."""
     reason = ""
-    lengths: Sequence[int] = synthetic.LENGTHS if _has_open_dimensions(session.inputs, signature.batched) else (1,)
+    lengths: Sequence[int] = synthetic.LENGTHS if has_open_dimensions(session.inputs, signature.batched) else (1,)
     for length in lengths:
         try:
             slot.run(alone(signature, synthetic.request(signature, session.inputs, 1, length)))
@@ -66,7 +66,8 @@ def find_length(session: Session, signature: Signature, slot: Slot) -> tuple[int
     return None, reason
 
 
-def _has_open_dimensions(inputs: Sequence[TensorInfo], batched: bool) -> bool:
+def has_open_dimensions(inputs: Sequence[TensorInfo], batched: bool) -> bool:
+    """Whether the file leaves a dimension other than the batch open."""
     return any(dim < 0 for info in inputs for dim in info.shape[1 if batched else 0 :])
 
 
@@ -117,7 +118,7 @@ def signature_of(session: Session, model: str, version: str, *, batched: bool, m
 
 def _outputs(session: Session, slot: Slot, batch: Batch) -> list[np.ndarray]:
     answer(batch, slot.run(batch))
-    message = inference_pb2.ModelInferResponse.FromString(batch.members[0].answer)
+    message = inference_pb2.ModelInferResponse.FromString(batch.members[0].answer or b"")
     found = []
     for info, tensor, raw in zip(session.outputs, message.outputs, message.raw_output_contents, strict=True):
         if info.element_type == STRING:

@@ -137,9 +137,7 @@ def _serve(path: str | None, flags: dict[str, str | None], print_config: bool) -
         _print_settings(loaded)
         return 0
     if loaded.settings.models.path is None:
-        raise SettingsError(
-            "models.path: not set; name a model repository or an .onnx file: inferd serve PATH"
-        )
+        raise SettingsError("models.path: not set; name a model repository or an .onnx file: inferd serve PATH")
 
     from inferd.app import serve
 
@@ -185,9 +183,7 @@ def check(path: Path, out_json: bool) -> int:
 
 
 @main.command()
-@click.option(
-    "--address", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT", help="Or unix:/path."
-)
+@click.option("--address", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT", help="Or unix:/path.")
 @click.option("--service", default="readiness", show_default=True, metavar="NAME", help="Name to ask about.")
 @click.option("--timeout-ms", type=click.IntRange(min=1), default=1000, show_default=True, metavar="MS")
 def health(address: str, service: str, timeout_ms: int) -> int:

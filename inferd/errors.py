@@ -119,6 +119,7 @@ class Internal(InferdError):
 
     @property
     def public_text(self) -> str:
+        """The same for every bug."""
         return "internal error; the server's log has the details"
 
 

@@ -39,6 +39,7 @@ class Loaded:
     threads: int
     samples: tuple[tuple[int, int, int], ...]  # (size class, rows, run ns) of the warm-up's runs
     run_ns: Mapping[int, int]  # by rows, of REPORTED_ROWS
+    open_length: int | None  # what those runs had for dimensions that the file leaves open, if it does
     warnings: tuple[str, ...]
 
     @property
@@ -71,9 +72,18 @@ def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int,
         budget_ns = settings.warmup.budget_ms * 1_000_000
         samples, run_ns = _warm(session, signature, slots, length, max_rows, budget_ns)
     return Loaded(
-        decl, version.version, session, signature, slots, batching, options.intra_op_threads,
-        tuple(samples), run_ns, tuple(warnings),
-    )  # fmt: skip
+        decl=decl,
+        version=version.version,
+        session=session,
+        signature=signature,
+        slots=slots,
+        batching=batching,
+        threads=options.intra_op_threads,
+        samples=tuple(samples),
+        run_ns=run_ns,
+        open_length=length if batchable.has_open_dimensions(session.inputs, signature.batched) else None,
+        warnings=tuple(warnings),
+    )
 
 
 def _options(parameters: Mapping[str, str], graph_level: int, threads: int) -> SessionOptions:
@@ -109,7 +119,8 @@ def _decide(decl: ModelDecl, session: Session, settings: Settings, warnings: lis
     found = batchable.probe(session, decl.name)
     if not found.batched and found.length is not None:
         warnings.append(
-            f"config.pbtxt says max_batch_size: {said}, but {found.reason}; set max_batch_size: 0 unless you know better"
+            f"config.pbtxt says max_batch_size: {said}, but {found.reason}; "
+            "set max_batch_size: 0 unless you know better"
         )
     return Batchability(True, f"config.pbtxt says max_batch_size: {said}", found.length), said
 

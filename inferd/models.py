@@ -16,7 +16,6 @@ from inferd._native.wire import Request
 from inferd.config import Settings
 from inferd.errors import DeadlineExceeded, Internal, ModelFailed, NotReady, UnknownModel
 from inferd.loading import Loaded
-from inferd.repository import ModelDecl, VersionDir
 from inferd.runner import Paces, Runner
 
 log = logging.getLogger("inferd.models")
@@ -142,8 +141,8 @@ class Model:
             request.completion = None  # it refers to this frame's task
         if request.error is not None:
             raise request.error
-        answer: bytes = request.answer
-        return answer
+        assert request.answer is not None  # settled without an error
+        return request.answer
 
     def _settle(self, requests: list[Request]) -> None:
         """Wake the callers of a finished batch, one by one: a cancelled neighbour changes nothing."""
@@ -220,8 +219,3 @@ class Models:
 def shown(text: str) -> str:
     """A name from a client, safe to put into a message: quoted, escaped, short."""
     return repr(text if len(text) <= 64 else text[:64] + "...")
-
-
-def planned(decl: ModelDecl, versions: tuple[VersionDir, ...], on_change: Callable[[Model], None]) -> list[Model]:
-    """The Models for the versions of one folder, all LOADING."""
-    return [Model(decl.name, version.version, on_change) for version in versions]

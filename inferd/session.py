@@ -27,7 +27,8 @@ ELEMENT_TYPES: Mapping[str, int] = {
 STRING = 8
 BFLOAT16 = 16
 NUMPY_TYPES: Mapping[int, str] = {
-    1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 9: "?", 10: "<f2", 11: "<f8", 12: "<u4", 13: "<u8",
+    1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8",
+    9: "?", 10: "<f2", 11: "<f8", 12: "<u4", 13: "<u8",
 }  # fmt: skip
 
 # A slot remembers this many prepared bindings; a model with varying shapes needs one per shape.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.table import Table
 from tritonclient.utils import InferenceServerException
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# The server may run these rows in other batches than we do here; trees then add up in the same order all the same.
+# A tree's leaves are added up in float32; another device or thread count may add them in another order.
 TOLERANCE = 1e-5
 # The columns' names in few letters, so that a customer fits on a line of 80.
 HEADINGS = ("tenure", "term", "charge", "fibre", "extras", "calls", "late", "auto")
@@ -43,14 +44,23 @@ class Stop(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="client.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="client.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--url", default="127.0.0.1:8001", help="host:port of the server's gRPC (default: %(default)s)")
     add("--csv", type=Path, metavar="FILE", help="customers to score (default: generated ones)")
     add("--customers", type=int, default=10, metavar="N", help="how many to generate (default: %(default)s)")
     add("--seed", type=int, default=1, help="which customers are generated (default: %(default)s)")
-    add("--top", type=int, default=20, metavar="N", help="rows to print, likeliest first (default: %(default)s)")
+    add(
+        "--top",
+        type=int,
+        default=20,
+        metavar="N",
+        help="rows to print, likeliest first (default: %(default)s)",
+    )
     add("--batch", type=int, default=64, metavar="N", help="customers in one request (default: %(default)s)")
     add("--verify", action="store_true", help="compare every answer with ONNX Runtime on the same file")
     add(
@@ -125,9 +135,7 @@ def score(url: str, features: NDArray[np.float32], batch: int) -> tuple[NDArray[
     return np.concatenate(labels), np.concatenate(probabilities)
 
 
-def _print(
-    features: NDArray[np.float32], label: NDArray[np.int64], probability: NDArray[np.float32], top: int
-) -> None:
+def _print(features: NDArray[np.float32], label: NDArray[np.int64], probability: NDArray[np.float32], top: int) -> None:
     likeliest = np.argsort(-probability[:, 1], kind="stable")[:top]
     table = Table("no.", *HEADINGS, "leaves", "verdict", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for index in likeliest:
@@ -139,8 +147,13 @@ def _print(
 
 
 def _verify(
-    model_file: Path, features: NDArray[np.float32], label: NDArray[np.int64], probability: NDArray[np.float32]
+    model_file: Path,
+    features: NDArray[np.float32],
+    label: NDArray[np.int64],
+    probability: NDArray[np.float32],
 ) -> int:
+    # From 1.32 on, ONNX Runtime reports its use to its makers unless this is set before it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     if not model_file.is_file():

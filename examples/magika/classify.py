@@ -7,10 +7,10 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -22,6 +22,8 @@ from rich.table import Table
 from scan import Unreadable, walk
 from tritonclient.utils import InferenceServerException
 from verify import compare, load_reference
+
+Step = TypeVar("Step")
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # What tools make in a checkout: thousands of files that are nobody's own.
@@ -59,7 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="classify.py", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="classify.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("paths", nargs="*", type=Path, metavar="PATH", help="files and folders (default: this checkout)")
@@ -72,14 +77,43 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder with the model's two JSON files, as build_repository.py leaves it (default: %(default)s)",
     )
-    add("--batch", type=_at_least_one, default=4, metavar="N", help="files in one request (default: %(default)s)")
-    add("--in-flight", type=_at_least_one, default=8, metavar="N", help="unanswered requests (default: %(default)s)")
-    add("--timeout", type=float, default=60.0, metavar="S", help="seconds for one request (default: %(default)s)")
-    add("--mode", type=Mode, choices=list(Mode), default=Mode.HIGH_CONFIDENCE, help="how sure the model must be")
+    add(
+        "--batch",
+        type=_at_least_one,
+        default=4,
+        metavar="N",
+        help="files in one request (default: %(default)s)",
+    )
+    add(
+        "--in-flight",
+        type=_at_least_one,
+        default=8,
+        metavar="N",
+        help="unanswered requests (default: %(default)s)",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="seconds for one request (default: %(default)s)",
+    )
+    add(
+        "--mode",
+        type=Mode,
+        choices=list(Mode),
+        default=Mode.HIGH_CONFIDENCE,
+        help="how sure the model must be",
+    )
     add("--no-dereference", action="store_true", help="call a symbolic link a symlink instead of following it")
     add("--quiet", action="store_true", help="print the counts only, not a line for every file")
     add("--verify", action="store_true", help="compare with the magika package, file by file")
-    add("--tolerance", type=float, default=1e-5, help="score difference that --verify allows (default: %(default)s)")
+    add(
+        "--tolerance",
+        type=float,
+        default=1e-5,
+        help="score difference that --verify allows (default: %(default)s)",
+    )
     return parser
 
 
@@ -118,11 +152,11 @@ def _classified(
     return [found[path] for path in paths]
 
 
-def _with_bar(findings: Iterable[Finding], total: int, what: str) -> Iterable[Finding]:
+def _with_bar(steps: Iterable[Step], total: int, what: str) -> Iterator[Step]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     # On stderr, so that stdout stays clean for a pipe.
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield from bar.track(findings, total=total, description=what)
+        yield from bar.track(steps, total=total, description=what)
 
 
 # --- the server ------------------------------------------------------------------------------------

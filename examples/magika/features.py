@@ -21,7 +21,14 @@ Tokens = NDArray[np.int32]
 Scores = NDArray[np.float32]
 
 # Labels that are given without asking the model; all of them are in the table of content types.
-EMPTY, TEXT, UNKNOWN, DIRECTORY, SYMLINK, UNDEFINED = "empty", "txt", "unknown", "directory", "symlink", "undefined"
+EMPTY, TEXT, UNKNOWN, DIRECTORY, SYMLINK, UNDEFINED = (
+    "empty",
+    "txt",
+    "unknown",
+    "directory",
+    "symlink",
+    "undefined",
+)
 
 
 class Mode(StrEnum):

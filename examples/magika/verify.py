@@ -10,6 +10,7 @@ or the other, depending on who else was asking; here either counts as equal, and
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ def load_reference(mode: Mode, *, no_dereference: bool) -> Any:
     Raises:
         ImportError: the package is not installed.
     """
+    # From 1.32 on, ONNX Runtime reports its use to its makers unless this is set before it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # By name: a checker that looks in examples/ would take this very folder for the package.
     magika = importlib.import_module("magika")
     return magika.Magika(prediction_mode=magika.PredictionMode[mode.name], no_dereference=no_dereference)
@@ -68,7 +71,11 @@ def compare(findings: Iterable[Finding], reference: Any, tolerance: float) -> It
 def same(ours: Outcome, theirs: Outcome, tolerance: float) -> bool:
     """Whether two outcomes agree in everything but the last digits of the score; all failures are alike."""
     if isinstance(ours, Verdict) and isinstance(theirs, Verdict):
-        if (ours.label, ours.description, ours.model_label) != (theirs.label, theirs.description, theirs.model_label):
+        if (ours.label, ours.description, ours.model_label) != (
+            theirs.label,
+            theirs.description,
+            theirs.model_label,
+        ):
             return False
         return abs(ours.score - theirs.score) <= tolerance
     return isinstance(ours, Unreadable) and isinstance(theirs, Unreadable)

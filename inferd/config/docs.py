@@ -192,9 +192,7 @@ def _elsewhere() -> Iterator[str]:
         (
             (
                 f"`{entry.name}`",
-                f"`{entry.setting}`"
-                if entry.setting in known
-                else f"`{entry.setting}`: not built yet, refused",
+                f"`{entry.setting}`" if entry.setting in known else f"`{entry.setting}`: not built yet, refused",
                 entry.remark,
             )
             for entry in names.ELSEWHERE

@@ -110,10 +110,7 @@ def _in_words(annotation: object) -> str:
 
 def _range_in_words(notes: list[object]) -> Iterator[str]:
     bounds = {
-        name: value
-        for name in ("ge", "gt", "le")
-        for note in notes
-        if (value := getattr(note, name, None)) is not None
+        name: value for name in ("ge", "gt", "le") for note in notes if (value := getattr(note, name, None)) is not None
     }
     if "ge" in bounds and "le" in bounds:
         yield f"from {bounds['ge']} to {bounds['le']}"

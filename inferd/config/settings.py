@@ -64,18 +64,14 @@ class Section(BaseModel):
 class Grpc(Section):
     """The gRPC server."""
 
-    port: Port = Field(
-        default=8001, description="Port of the gRPC server; 0 lets the system choose a free one."
-    )
+    port: Port = Field(default=8001, description="Port of the gRPC server; 0 lets the system choose a free one.")
     max_message_bytes: int = Field(
         default=64 * MIB,
         ge=KIB,
         le=2**31 - 1,
         description="Largest request message that is read; a larger one is refused with RESOURCE_EXHAUSTED.",
     )
-    reflection: bool = Field(
-        default=True, description="Offer gRPC server reflection, which grpcurl and its like need."
-    )
+    reflection: bool = Field(default=True, description="Offer gRPC server reflection, which grpcurl and its like need.")
 
 
 class Http(Section):

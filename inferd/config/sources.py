@@ -80,9 +80,7 @@ def unknown_flag(flag: str) -> SettingsError:
         return _not_built(path, origin)
     by_flag = {leaf.flag: leaf for leaf in leaves()}
     meant = next((leaf.flag for leaf in by_flag.values() if leaf.path == names.elsewhere(joined)), None)
-    return _unknown(
-        f"{origin}: no such flag", meant or names.closest(flag, [*by_flag, CONFIG_FLAG], prefix="--")
-    )
+    return _unknown(f"{origin}: no such flag", meant or names.closest(flag, [*by_flag, CONFIG_FLAG], prefix="--"))
 
 
 def _all_given(
@@ -146,9 +144,7 @@ def _read_yaml(file: Path, origin: str) -> object:
     return tree
 
 
-def _walk(
-    known: Mapping[str, Leaf], tree: Mapping[object, object], prefix: str, origin: str
-) -> Iterator[_Given]:
+def _walk(known: Mapping[str, Leaf], tree: Mapping[object, object], prefix: str, origin: str) -> Iterator[_Given]:
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if path in known and "." not in str(key):

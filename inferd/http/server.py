@@ -43,9 +43,7 @@ class HttpServer:
         self._sockets = await self._listen()
         self._port = self._sockets[0].getsockname()[1]
         self._uvicorn = _Uvicorn(_config(self._app))
-        self._serving = asyncio.create_task(
-            self._uvicorn.serve(sockets=self._sockets), name=f"{self._name} listener"
-        )
+        self._serving = asyncio.create_task(self._uvicorn.serve(sockets=self._sockets), name=f"{self._name} listener")
         up = asyncio.create_task(self._uvicorn.up.wait())
         try:
             await asyncio.wait((up, self._serving), return_when=asyncio.FIRST_COMPLETED)

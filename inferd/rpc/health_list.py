@@ -6,6 +6,8 @@ had by asking for a newer one. The wire format is the protocol's own either way.
 
 from __future__ import annotations
 
+from typing import Any
+
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -16,7 +18,7 @@ from grpc_health.v1 import health_pb2
 
 def list_messages() -> tuple[type[Message], type[Message]]:
     """The classes of HealthListRequest and HealthListResponse: the installed ones, else ones made here."""
-    file = health_pb2.DESCRIPTOR
+    file: Any = health_pb2.DESCRIPTOR
     if "HealthListResponse" not in file.message_types_by_name:
         file = _with_list(file.serialized_pb)
     messages = file.message_types_by_name

@@ -99,9 +99,7 @@ def _gauge(name: str, text: str, read: Callable[[ModelSample], int]) -> _Family:
     return family
 
 
-def _histogram(
-    name: str, text: str, read: Callable[[ModelSample], HistogramSample], unit: str = ""
-) -> _Family:
+def _histogram(name: str, text: str, read: Callable[[ModelSample], HistogramSample], unit: str = "") -> _Family:
     def family(samples: Iterable[ModelSample]) -> Metric:
         metric = HistogramMetricFamily(name, text, labels=_MODEL, unit=unit)
         for sample in samples:

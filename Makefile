@@ -1,0 +1,80 @@
+# Two commands do everything: `make serve` and `make test`. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODELS := build/example-models
+SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd proto/*.proto)
+SERVE_FLAGS ?=
+
+.PHONY: help serve test test-unit test-serve test-asan lint format docs debug clean system
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.examples $(MODELS)/.built ## set up everything and serve the example models on this machine
+	$(BIN)/inferd serve $(MODELS) --host 127.0.0.1 $(SERVE_FLAGS)
+
+test: $(VENV)/.dev ## set up everything and run all tests
+	$(BIN)/python -m pytest tests
+
+test-unit: $(VENV)/.dev ## the tests that need no server process
+	$(BIN)/python -m pytest tests/unit
+
+test-serve: $(VENV)/.dev ## the tests that talk to real server processes
+	$(BIN)/python -m pytest tests/serve
+
+lint: $(VENV)/.dev ## style and types; what CI checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/cython-lint ext
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## put the Python sources into the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev ## regenerate the pages that come from the code
+	$(BIN)/python -m inferd.config.docs > docs/configuration.md
+
+debug: $(VENV)/.dev ## rebuild ext/ in place with checks and counters of live objects
+	INFERD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
+
+clean: ## remove everything that the other targets made
+	rm -rf build $(VENV) inferd/_native/*.so inferd/proto/*_pb2* *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# --- how it is set up -------------------------------------------------------------------------------
+
+$(VENV)/bin/python:
+	@$(MAKE) --no-print-directory system
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.examples: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --editable '.[examples]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --editable '.[examples,verify,test,lint]'
+	@touch $@
+
+$(MODELS)/.built: $(VENV)/.examples examples/build_repository.py $(wildcard examples/churn/*.py)
+	$(BIN)/python examples/build_repository.py $(MODELS)
+	@touch $@
+
+# A compiler, the headers of Python and venv; installed if this is Debian or Ubuntu and we may.
+system:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "inferd needs Python 3.11 or newer; set PYTHON=... to one (found: $$($(PYTHON) --version 2>&1 | head -n 1))"; exit 1; }
+	@missing=""; \
+	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || missing="$$missing python3-dev"; \
+	[ -z "$$missing" ] && exit 0; \
+	root=""; [ "$$(id -u)" = 0 ] || root="sudo"; \
+	if command -v apt-get >/dev/null && { [ -z "$$root" ] || sudo -n true 2>/dev/null; }; then \
+	  echo "installing$$missing"; \
+	  $$root apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$root apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
+	else \
+	  echo "inferd needs these packages to build; install them and try again:$$missing"; exit 1; \
+	fi
