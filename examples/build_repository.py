@@ -57,7 +57,7 @@ dynamic_batching { max_queue_delay_microseconds: 0 }
 
 EXAMPLES = """\
 examples:
-  build_repository.py .cache/models                      what `make serve` serves
+  build_repository.py build/example-models               what `make serve` serves
   build_repository.py models --only churn                just one of the two
   build_repository.py models --wheel magika-1.0.3.whl    without a network, from a wheel fetched before
 
@@ -167,7 +167,7 @@ def build_churn(folder: Path) -> None:
     print("churn: training ...", flush=True)
     train = [sys.executable, str(HERE / "churn" / "train.py"), "--output", str(model)]
     if subprocess.run(train, stdin=subprocess.DEVNULL, check=False).returncode != 0:
-        raise Stop("training churn failed, see above; examples/requirements.txt has what it needs")
+        raise Stop("training churn failed, see above")
     _write(folder / "config.pbtxt", CHURN_CONFIG.encode())
     _write(stamp, f"{made_by}model {_sha256(model)}\n".encode())
     print("churn: written")
@@ -180,7 +180,7 @@ def _churn_recipe() -> str:
         try:
             lines.append(f"package {package} {metadata.version(package)}")
         except metadata.PackageNotFoundError as err:
-            raise Stop(f"churn needs {package}: pip install -r {HERE / 'requirements.txt'}") from err
+            raise Stop(f"churn needs {package}: pip install '{HERE.parent}[examples]'") from err
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import platform
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
-import onnxruntime
 import uvloop
 
 from inferd import repository
@@ -31,18 +33,28 @@ from inferd.rpc.grpcio import GrpcioServer
 from inferd.rpc.health import HealthServicer
 from inferd.rpc.inference import SERVICE, InferenceService
 from inferd.samples import sample_of
+from inferd.session import RUNTIME_VERSION
 from inferd.telemetry import logs
 from inferd.telemetry.metrics import BuildInfo, ModelSample, serving_registry
 from inferd.version import version
 
 log = logging.getLogger("inferd")
 
+RUNNER_END_S: Final = 1.0
+"""What an idle runner is given to notice that its queue is closed, however little of the grace is left."""
+
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code. Raises StartError if that is not possible."""
     logs.configure(settings.log.level, settings.log.format)
+    app = App(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(App(settings).run())
+        code = runner.run(app.run())
+        if app.left_behind:
+            # Closing the loop would wait for the thread, and an interpreter that ends around native code may crash.
+            logging.shutdown()
+            os._exit(code)
+    return code
 
 
 @dataclass(slots=True)
@@ -63,6 +75,8 @@ class App:
         self.models = Models()
         self.service = InferenceService(self.models, settings, version())
         self.device = CpuDevice()
+        # A thread is still inside ONNX Runtime, which cannot be told to stop.
+        self.left_behind = False
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
@@ -104,7 +118,7 @@ class App:
             app = health_app(self.board, self._model_states)
             listeners.http.append(HttpServer(app, settings.host, settings.http.port, "HTTP", flag="--http-port"))
         if settings.metrics.enabled and settings.metrics.port:
-            build = BuildInfo(version(), platform.python_version(), onnxruntime.__version__)
+            build = BuildInfo(version(), platform.python_version(), RUNTIME_VERSION)
             app = metrics_app(serving_registry(self._samples, build))
             listeners.http.append(
                 HttpServer(app, settings.host, settings.metrics.port, "metrics", flag="--metrics-port")
@@ -113,7 +127,7 @@ class App:
             for server in listeners.http:
                 await server.start()
         except StartError:
-            await listeners.grpc.stop(0)
+            await asyncio.gather(listeners.grpc.stop(0), *(server.stop(0) for server in listeners.http))
             raise
         return listeners
 
@@ -144,8 +158,18 @@ class App:
     async def _load_one(
         self, directory: ModelDir, version_dir: repository.VersionDir, model: Model, threads: int
     ) -> None:
+        loading = asyncio.create_task(
+            asyncio.to_thread(load, directory.decl, version_dir, self.settings, threads, self.device)
+        )
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not loading.done():
+            log.info("stopping while a model loads", extra={"model": model.name, "version": model.version})
+            self.left_behind = True
+            return
         try:
-            loaded = await asyncio.to_thread(load, directory.decl, version_dir, self.settings, threads, self.device)
+            loaded = loading.result()
         except InferdError as failure:
             if self.settings.models.strict:
                 raise StartError(_broken([(f"{model.name}/{model.version}", str(failure))])) from failure
@@ -202,17 +226,18 @@ class App:
         if was_ready:
             await asyncio.sleep(self.settings.drain.lame_duck_ms / 1000)
         self.board.close()
+        end_s = time.monotonic() + self.settings.drain.grace_ms / 1000
         await listeners.grpc.stop(self.settings.drain.grace_ms / 1000)
         for model in self.models.all():
             if model.state in (State.READY, State.LOADING, State.FAILED):
                 model.retire()
         for model in self.models.all():
-            if not await asyncio.to_thread(model.join, self.settings.drain.grace_ms / 1000):
+            if not await asyncio.to_thread(model.join, max(end_s - time.monotonic(), RUNNER_END_S)):
                 log.error("a runner did not finish in time", extra={"model": model.name, "version": model.version})
+                self.left_behind = True
             elif model.state is State.DRAINING:
                 model.advance(Event.EMPTIED)
-        for server in listeners.http:
-            await server.stop(1.0)
+        await asyncio.gather(*(server.stop(1.0) for server in listeners.http))
 
 
 def _broken(reasons: list[tuple[str, str]]) -> str:

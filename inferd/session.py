@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -10,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# Since 1.32 ONNX Runtime has telemetry on Linux, on by default: it writes under the user's cache folder and
+# knows a host to report to. A server does neither behind its operator's back. Read once, when it is imported.
+os.putenv("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from inferd._native.datatype import name_of, size_of
@@ -18,6 +23,8 @@ from inferd._native.queue import Batch
 from inferd._native.reply import OutputView
 from inferd.device import Buffer, Device
 from inferd.errors import InputRefused, ModelFailed, RunFailed
+
+RUNTIME_VERSION: str = ort.__version__
 
 ELEMENT_TYPES: Mapping[str, int] = {
     "tensor(float)": 1, "tensor(uint8)": 2, "tensor(int8)": 3, "tensor(uint16)": 4, "tensor(int16)": 5,

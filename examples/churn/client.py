@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add(
         "--model-file",
         type=Path,
-        default=CHECKOUT / ".cache" / "models" / "churn" / "1" / "model.onnx",
+        default=CHECKOUT / "build" / "example-models" / "churn" / "1" / "model.onnx",
         metavar="FILE",
         help="the served model, for --verify (default: %(default)s)",
     )

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options.output, options.customers, options.seed)
     except ImportError as err:
-        print(f"train: {err.name} is missing: pip install -r examples/requirements.txt", file=sys.stderr)
+        print(f"train: {err.name} is missing: pip install '.[examples]'", file=sys.stderr)
         return 2
 
 

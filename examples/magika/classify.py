@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--config",
         type=Path,
-        default=CHECKOUT / ".cache" / "models" / "magika",
+        default=CHECKOUT / "build" / "example-models" / "magika",
         metavar="DIR",
         help="folder with the model's two JSON files, as build_repository.py leaves it (default: %(default)s)",
     )
