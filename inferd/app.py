@@ -21,7 +21,7 @@ from inferd.config import Settings
 from inferd.cpus import split_threads, usable_cpus
 from inferd.device import CpuDevice
 from inferd.errors import InferdError, StartError
-from inferd.health import HealthBoard, Status
+from inferd.health import RESERVED_NAMES, HealthBoard, Status
 from inferd.http.health import ModelState, health_app
 from inferd.http.metrics import metrics_app
 from inferd.http.server import HttpServer
@@ -204,6 +204,8 @@ class App:
             log.error(
                 "model failed to load", extra={"model": model.name, "version": model.version, "reason": model.reason}
             )
+        if model.name in RESERVED_NAMES:
+            return  # refused for its very name
         status = Status.SERVING if model.state is State.READY else Status.NOT_SERVING
         self.board.set(f"{model.name}/{model.version}", status)
         any_ready = any(one.state is State.READY for one in self.models.versions(model.name))
@@ -225,12 +227,13 @@ class App:
         self.board.set_ready(False)
         if was_ready:
             await asyncio.sleep(self.settings.drain.lame_duck_ms / 1000)
+        for model in self.models.all():
+            # First of all: from now on requests are refused, and queued ones leave without waiting for company.
+            if model.state in (State.READY, State.LOADING, State.FAILED):
+                model.retire()
         self.board.close()
         end_s = time.monotonic() + self.settings.drain.grace_ms / 1000
         await listeners.grpc.stop(self.settings.drain.grace_ms / 1000)
-        for model in self.models.all():
-            if model.state in (State.READY, State.LOADING, State.FAILED):
-                model.retire()
         for model in self.models.all():
             if not await asyncio.to_thread(model.join, max(end_s - time.monotonic(), RUNNER_END_S)):
                 log.error("a runner did not finish in time", extra={"model": model.name, "version": model.version})

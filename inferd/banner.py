@@ -27,7 +27,7 @@ def batching(model: Model) -> str:
         return f"off: {model.loaded.batching.reason}"
     assert model.paces is not None
     most, now = model.loaded.signature.max_rows, model.paces.largest_batch
-    return f"up to {now} rows" + (f" of {most} allowed (larger ones win nothing)" if now < most else "")
+    return f"up to {now} rows" + (f" of {most} allowed, as measured so far" if now < most else "")
 
 
 def print_ready(models: Iterable[Model], settings: Settings, ports: Mapping[str, int], stream: TextIO) -> None:

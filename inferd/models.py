@@ -16,6 +16,7 @@ from inferd._native.wire import Request
 from inferd.config import Settings
 from inferd.errors import DeadlineExceeded, Internal, ModelFailed, NotReady, UnknownModel
 from inferd.loading import Loaded
+from inferd.repository.scan import VERSION
 from inferd.runner import Paces, Runner
 
 log = logging.getLogger("inferd.models")
@@ -120,6 +121,22 @@ class Model:
             runner.start()
         self.advance(Event.LOADED)
 
+    def answering(self) -> Loaded:
+        """What was loaded, if the model can answer now.
+
+        Raises ModelFailed for one that did not load, NotReady for one that is loading or draining.
+        """
+        if self.state is State.FAILED:
+            raise ModelFailed(
+                f"model '{self.name}' version {self.version} did not load; the server's log has the reason"
+            )
+        if self.state is not State.READY or self.loaded is None:
+            raise NotReady(
+                f"model '{self.name}' version {self.version} is {self.state.name.lower()}; "
+                "try again or try another replica"
+            )
+        return self.loaded
+
     async def infer(self, request: Request) -> bytes:
         """Queue a bound request and wait for its answer. Cancelling this call takes the request out of the queue."""
         assert self.queue is not None
@@ -196,24 +213,11 @@ class Models:
         if not version:
             ready = [number for number, model in versions.items() if model.state is State.READY]
             return versions[max(ready or versions)]
-        if not version.isascii() or not version.isdigit() or int(version[:20]) not in versions:
+        model = versions.get(int(version)) if VERSION.fullmatch(version) else None
+        if model is None:
             known = ", ".join(str(number) for number in sorted(versions))
             raise UnknownModel(f"model '{name}' has no version {shown(version)}; it has {known}")
-        return versions[int(version)]
-
-    def ready(self, name: str, version: str) -> Model:
-        """Like find, but the model must be able to answer.
-
-        Raises ModelFailed for one that did not load, NotReady for one that is loading or draining.
-        """
-        model = self.find(name, version)
-        if model.state is State.READY:
-            return model
-        if model.state is State.FAILED:
-            raise ModelFailed(f"model '{name}' version {model.version} did not load; the server's log has the reason")
-        raise NotReady(
-            f"model '{name}' version {model.version} is {model.state.name.lower()}; try again or try another replica"
-        )
+        return model
 
 
 def shown(text: str) -> str:

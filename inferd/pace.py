@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from statistics import median
 
 SAMPLES = 5  # run times remembered per size
-ENOUGH = 3  # run times after which a size is judged
+ENOUGH = 5  # run times after which a size is judged
 GAIN = 1.05  # rows per second that a larger size must win over the best one so far
 REACH = 4  # sizes up to this multiple of the best are tried: the gain may come only after a plateau
 RETRY_AFTER_RUNS = 4096  # then the next larger size gets another chance: loads and neighbours change
@@ -39,9 +38,12 @@ class Pace:
         self._judge()
 
     def row_ns(self, size: int) -> float | None:
-        """The median time per row in batches of `size`, None if too few have run."""
+        """The time per row in batches of `size`, None if too few have run.
+
+        The least of the last few: neighbours on the machine only ever add to a run time.
+        """
         samples = self._samples.get(size, ())
-        return median(samples) if len(samples) >= ENOUGH else None
+        return min(samples) if len(samples) >= ENOUGH else None
 
     def run_ns(self, rows: int) -> int | None:
         """The expected run time of `rows` rows, from the nearest size that is known at or below; None if none is."""

@@ -16,6 +16,10 @@ from inferd.session import BFLOAT16, NUMPY_TYPES, STRING, TensorInfo
 # want multiples of 32, text recognisers a height of 48, others any small number or just one.
 LENGTHS = (32, 48, 64, 16, 1, 8, 4, 2, 224, 256)
 
+# Strings are beginnings of this, all short in one row and longer in another: in a model that splits them, at
+# whatever character, rows then differ in their number of words, and the probe sees it pad them to the longest.
+TEXT = b"a b,c-d_e;f.g " * 8
+
 
 def request(
     signature: Signature,
@@ -48,7 +52,9 @@ def request(
 
 def _values(element_type: int, shape: list[int], seed: list[int]) -> np.ndarray:
     random = np.random.default_rng(seed)
-    if element_type in (STRING, 9) or np.dtype(NUMPY_TYPES.get(element_type, "f4")).kind in "iu":
+    if element_type == STRING:
+        return random.integers(1, 1 + 2 ** random.integers(0, len(TEXT).bit_length()), shape)
+    if element_type == 9 or np.dtype(NUMPY_TYPES.get(element_type, "f4")).kind in "iu":
         # 0 and 1 are token ids, categories and lengths that every vocabulary has.
         return random.integers(0, 2, shape)
     return random.random(shape, np.float32)
@@ -56,7 +62,7 @@ def _values(element_type: int, shape: list[int], seed: list[int]) -> np.ndarray:
 
 def _raw(element_type: int, values: np.ndarray) -> bytes:
     if element_type == STRING:
-        return b"".join(b"\x01\x00\x00\x00" + (b"a", b"b")[int(value)] for value in values.ravel())
+        return b"".join(int(length).to_bytes(4, "little") + TEXT[: int(length)] for length in values.ravel())
     if element_type == BFLOAT16:
         return (np.ascontiguousarray(values, "<f4").view("<u4") >> 16).astype("<u2").tobytes()
     return values.astype(NUMPY_TYPES[element_type]).tobytes()

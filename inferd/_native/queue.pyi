@@ -1,12 +1,13 @@
 from collections.abc import Iterable
-from typing import final
+from typing import Never, Self, final
 
 from inferd._native.signature import Signature
 from inferd._native.wire import Request
 
 @final
 class Batch:
-    def __init__(self, signature: Signature, members: list[Request], rows: int, close_reason: str) -> None: ...
+    # Raises TypeError: take, alone and split make batches.
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def signature(self) -> Signature: ...
     @property
@@ -27,8 +28,8 @@ def alone(signature: Signature, request: Request) -> Batch: ...
 
 @final
 class BatchQueue:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         signature: Signature,
         *,
         batch_rows: int,
@@ -36,7 +37,7 @@ class BatchQueue:
         max_queue_bytes: int,
         max_delay_ns: int = 0,
         preferred_rows: Iterable[int] = (),
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def signature(self) -> Signature: ...
     @property

@@ -1,18 +1,18 @@
 from collections.abc import Sequence
-from typing import final
+from typing import Self, final
 
 from inferd._native.queue import Batch
 
 @final
 class OutputView:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         datatype: int,
         shape: Sequence[int],
         *,
         address: int = 0,
         strings: list[str] | None = None,
         owner: object = None,
-    ) -> None: ...
+    ) -> Self: ...
 
 def answer(batch: Batch, views: list[OutputView]) -> None: ...

@@ -1,10 +1,10 @@
 from collections.abc import Sequence
-from typing import final
+from typing import Self, final
 
 @final
 class Signature:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         model: str,
         version: str,
         inputs: Sequence[tuple[str, int, Sequence[int]]],
@@ -12,7 +12,7 @@ class Signature:
         *,
         batched: bool,
         max_rows: int,
-    ) -> None: ...
+    ) -> Self: ...
     @property
     def model(self) -> str: ...
     @property

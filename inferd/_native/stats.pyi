@@ -1,11 +1,11 @@
 from collections.abc import Iterable
-from typing import final
+from typing import Self, final
 
 from inferd._native.wire import Request
 
 @final
 class Histogram:
-    def __init__(self, bounds: Iterable[float]) -> None: ...
+    def __new__(cls, bounds: Iterable[float]) -> Self: ...
     @property
     def bounds(self) -> tuple[float, ...]: ...
     @property
@@ -16,7 +16,7 @@ class Histogram:
 
 @final
 class ModelStats:
-    def __init__(self, seconds: Iterable[float], rows: Iterable[float]) -> None: ...
+    def __new__(cls, seconds: Iterable[float], rows: Iterable[float]) -> Self: ...
     @property
     def request_seconds(self) -> Histogram: ...
     @property

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inferd.errors import RepositoryError
+from inferd.health import RESERVED_NAMES
 from inferd.repository.config import CONFIG_FILE, MODEL_FILE, ModelDecl, declare, parse, selected
 
 NAME_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}"
@@ -121,6 +122,8 @@ def _model(folder: Path, root: Path) -> ModelDir:
     name = folder.name
     if not NAME.fullmatch(name):
         raise RepositoryError(f"{name!r} is not a model name; one matches {NAME_PATTERN}: rename the folder")
+    if name in RESERVED_NAMES:
+        raise RepositoryError(f"{name!r} is a name of the server's own health checks: rename the folder")
     home = _inside(folder, root)
     decl = _declared(home, root, name)
     found, folder_warnings = _versions(home)

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 
-from inferd.errors import Code, InferdError, Internal, Overloaded
+from inferd.errors import Code, InferdError, Internal, InvalidRequest, Overloaded
 
 log = logging.getLogger("inferd.rpc")
 
@@ -36,6 +37,22 @@ def guarded(handler: Handler) -> Handler:
             code, text, metadata = Internal.code, Internal().public_text, ()
         # Outside the try, because abort() leaves by an exception that must not be caught.
         return await context.abort(STATUS[code], text, metadata)
+
+    return call
+
+
+def parsed(message: type[Message], handler: Handler) -> Handler:
+    """Wrap a handler of messages as one of bytes. Bytes that are no such message are the caller's mistake.
+
+    Left to the transport, the parser's exception would be UNKNOWN and its text would reach the client.
+    """
+
+    async def call(body: bytes, context: Context) -> Any:
+        try:
+            request = message.FromString(body)
+        except DecodeError:
+            raise InvalidRequest(f"the bytes of the request are not a {message.DESCRIPTOR.name}") from None
+        return await handler(request, context)
 
     return call
 

@@ -18,9 +18,9 @@ from inferd._native.stats import ModelStats
 from inferd._native.wire import Request, decode
 from inferd.config import Settings
 from inferd.errors import Code, InferdError, NotOffered
-from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Model, Models, State
+from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Models, State
 from inferd.proto import inference_pb2 as pb
-from inferd.rpc.boundary import Context, Handler, guarded
+from inferd.rpc.boundary import Context, Handler, guarded, parsed
 from inferd.rpc.model_config import PLATFORM, describe
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -53,11 +53,11 @@ class InferenceService:
             if method.name == "ModelInfer":
                 made[method.name] = grpc.unary_unary_rpc_method_handler(guarded(self.ModelInfer))
             elif method.client_streaming:
-                made[method.name] = grpc.stream_unary_rpc_method_handler(guarded(_not_offered(method.name)))
+                made[method.name] = grpc.stream_stream_rpc_method_handler(guarded(_not_offered(method.name)))
             else:
                 handler: Handler = getattr(self, method.name, None) or _not_offered(method.name)
                 made[method.name] = grpc.unary_unary_rpc_method_handler(
-                    guarded(handler), request.FromString, response.SerializeToString
+                    guarded(parsed(request, handler)), None, response.SerializeToString
                 )
         return made
 
@@ -71,9 +71,7 @@ class InferenceService:
             request: Request = decode(body)
             model = self._models.find(request.model_name, request.model_version)
             stats = model.stats
-            model = self._models.ready(model.name, str(model.version))
-            assert model.loaded is not None
-            bind(model.loaded.signature, request)
+            bind(model.answering().signature, request)
             request.deadline_ns = self._deadline_ns(started_ns, context)
             return await model.infer(request)
         except InferdError as failure:
@@ -116,16 +114,16 @@ class InferenceService:
 
     async def ModelMetadata(self, request: Any, context: Context) -> Any:
         """Inputs and outputs with the batch dimension, which is -1."""
-        model = self._models.ready(request.name, request.version)
-        assert model.loaded is not None
+        model = self._models.find(request.name, request.version)
+        loaded = model.answering()
         answer = pb.ModelMetadataResponse(
             name=model.name,
             versions=[str(one.version) for one in self._models.versions(model.name) if one.state is State.READY],
             platform=PLATFORM,
         )
         for tensors, infos in (
-            (answer.inputs, model.loaded.session.inputs),
-            (answer.outputs, model.loaded.session.outputs),
+            (answer.inputs, loaded.session.inputs),
+            (answer.outputs, loaded.session.outputs),
         ):
             for info in infos:
                 tensors.add(name=info.name, datatype=info.datatype, shape=info.shape)
@@ -133,9 +131,8 @@ class InferenceService:
 
     async def ModelConfig(self, request: Any, context: Context) -> Any:
         """The configuration in force: config.pbtxt completed from the model and from what was found at load."""
-        model: Model = self._models.ready(request.name, request.version)
-        assert model.loaded is not None
-        return pb.ModelConfigResponse(config=describe(model.loaded))
+        loaded = self._models.find(request.name, request.version).answering()
+        return pb.ModelConfigResponse(config=describe(loaded))
 
 
 def _not_offered(method: str) -> Handler:
