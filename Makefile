@@ -51,11 +51,11 @@ $(VENV)/bin/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(VENV)/.examples: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --editable '.[examples]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[examples]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --editable '.[examples,verify,test,lint]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[examples,verify,test,lint]'
 	@touch $@
 
 $(MODELS)/.built: $(VENV)/.examples examples/build_repository.py $(wildcard examples/churn/*.py)

@@ -88,8 +88,8 @@ def extensions() -> list[Extension]:
     flags += ["-O1", "-g"] if SANITIZE or DEBUG else ["-O3", "-g1"]
     link_flags: list[str] = []
     if SANITIZE:
-        # Cython's own refcount bookkeeping wraps on purpose, so unsigned and pointer checks stay off.
-        flags += ["-fsanitize=address,undefined", "-fno-sanitize=function", "-fno-omit-frame-pointer"]
+        # Python builds with -fwrapv, which would make signed overflow nothing to report.
+        flags += ["-fsanitize=address,undefined", "-fno-wrapv", "-fno-omit-frame-pointer"]
         link_flags += ["-fsanitize=address,undefined"]
     macros = [("INFERD_DEBUG", "1" if DEBUG or SANITIZE else "0")]
     found = [
@@ -107,7 +107,8 @@ def extensions() -> list[Extension]:
     return cythonize(
         found,
         include_path=[os.path.join("build", "ext")],
-        build_dir="build",
+        # Apart, because the directives below change the C code: neither kind of build may find the other's.
+        build_dir=os.path.join("build", "checked" if checked else "release"),
         annotate=DEBUG,
         force=checked,
         compiler_directives={

@@ -13,7 +13,10 @@ from inferd._native.datatype cimport BYTES, NO_DATATYPE, element_size
 from inferd._native.datatype import name_of
 from inferd._native.signature cimport Signature, TensorSpec
 from inferd._native.span cimport Span, WIRE_OK, is_utf8, span_equals, span_length
-from inferd._native.wire cimport Request, Tensor, shown
+from inferd._native.wire cimport (
+    BAD_FINAL_RESPONSE, BAD_PRIORITY, BAD_SEQUENCE_END, BAD_SEQUENCE_ID, BAD_SEQUENCE_START, BAD_TIMEOUT, BOUND,
+    Request, Tensor, shown,
+)
 
 from inferd.errors import InvalidRequest, NotOffered
 
@@ -33,14 +36,19 @@ cdef str shape_text(const int64_t* dims, int rank):
 def bind(Signature signature not None, Request request not None) -> None:
     """Check a request and make it ready to be queued: inputs in the model's order, each as raw bytes.
 
-    Raises InvalidRequest naming the tensor, or NotOffered for shared memory, classification and
-    sequences. A request may be bound once.
+    Raises InvalidRequest naming the tensor or the parameter, or NotOffered for shared memory,
+    classification and sequences. A request is bound once, whatever comes of it: ValueError for a second time.
     """
     bind_request(signature, request)
 
 
 cdef int bind_request(Signature s, Request r) except -1:
     cdef int i, found
+    if r.signature is not None:
+        raise ValueError("bind: a request was bound twice")
+    r.signature = s
+    if r.parameter_faults:
+        refuse_parameter(r)
     if r.in_sequence:
         raise NotOffered(
             f"model '{s.model}' has no sequence batching; send the request without sequence_id, "
@@ -64,7 +72,25 @@ cdef int bind_request(Signature s, Request r) except -1:
             check_strings(s, r, i, &r.tensors[i])
     choose_outputs(s, r)
     hash_shape(s, r)
+    r.state = BOUND
     return 0
+
+
+cdef int refuse_parameter(Request r) except -1:
+    """A parameter that the server reads has another type than the protocol gives it: say so, do not guess."""
+    if r.parameter_faults & BAD_TIMEOUT:
+        raise InvalidRequest("parameter 'timeout' is not an int64 of at least 0, in microseconds")
+    if r.parameter_faults & BAD_PRIORITY:
+        raise InvalidRequest("parameter 'priority' is neither an int64 of at least 0 nor a uint64")
+    if r.parameter_faults & BAD_SEQUENCE_ID:
+        raise InvalidRequest("parameter 'sequence_id' is neither an integer nor a string")
+    if r.parameter_faults & BAD_SEQUENCE_START:
+        raise InvalidRequest("parameter 'sequence_start' is not a bool")
+    if r.parameter_faults & BAD_SEQUENCE_END:
+        raise InvalidRequest("parameter 'sequence_end' is not a bool")
+    if r.parameter_faults & BAD_FINAL_RESPONSE:
+        raise InvalidRequest("parameter 'triton_enable_empty_final_response' is not a bool")
+    raise InvalidRequest(f"parameter {shown(r.unknown_triton)} is not known; names that begin with triton_ are reserved")
 
 
 cdef int refuse_count(Signature s, Request r) except -1:
@@ -82,7 +108,7 @@ cdef int refuse_count(Signature s, Request r) except -1:
             raise InvalidRequest(f"model '{s.model}' has no input {shown(r.tensors[k].name)}")
         if sent[k] in sent[:k]:
             raise InvalidRequest(f"input {shown(r.tensors[k].name)} appears more than once")
-    return 0
+    raise InvalidRequest(f"model '{s.model}' takes {s.input_count} inputs but the request has {r.tensor_count}")
 
 
 cdef int assign_raw(Signature s, Request r) except -1:
@@ -119,7 +145,7 @@ cdef int find(Signature s, Request r, int i) except -1:
 
 cdef int refuse_unknown(Signature s, Request r, int k) except -1:
     """Raise if tensor k is none of the model's inputs, or repeats one that is placed already."""
-    cdef int i
+    cdef int i, placed
     for i in range(s.input_count):
         if span_equals(r.tensors[k].name, s.inputs[i].name, s.inputs[i].name_length):
             for placed in range(k):
@@ -197,9 +223,9 @@ cdef int check_elements(Signature s, Request r, int i, Tensor* t) except -1:
     else:
         for k in range(t.rank):
             if multiply_overflows(elements, r.dims[t.dims_at + k], &elements):
-                raise InvalidRequest(f"input '{input_name(s, i)}' has more elements than can be counted: shape {shape_text(r.dims + t.dims_at, t.rank)}")
+                refuse_uncountable(s, r, i, t)
     if multiply_overflows(elements, size if size else 4, &expected):
-        raise InvalidRequest(f"input '{input_name(s, i)}' has more bytes than can be counted: shape {shape_text(r.dims + t.dims_at, t.rank)}")
+        refuse_uncountable(s, r, i, t)
     if r.raw_count:
         if size and t.nbytes != expected:
             raise InvalidRequest(
@@ -217,10 +243,17 @@ cdef int check_elements(Signature s, Request r, int i, Tensor* t) except -1:
         )
     if t.typed_count != elements:
         raise InvalidRequest(
-            f"input '{input_name(s, i)}' of shape {shape_text(r.dims + t.dims_at, t.rank)} takes {elements} elements but has {t.typed_count}"
+            f"input '{input_name(s, i)}' of shape {shape_text(r.dims + t.dims_at, t.rank)} "
+            f"takes {elements} elements but has {t.typed_count}"
             + ("; no data was sent for it" if not t.kinds else "")
         )
     return 0
+
+
+cdef int refuse_uncountable(Signature s, Request r, int i, Tensor* t) except -1:
+    raise InvalidRequest(
+        f"input '{input_name(s, i)}' has more elements than memory can hold: its shape is {shape_text(r.dims + t.dims_at, t.rank)}"
+    )
 
 
 cdef int check_bytes_prefixes(Signature s, Request r, int i, Tensor* t, int64_t elements) except -1:
@@ -287,7 +320,9 @@ cdef int check_strings(Signature s, Request r, int i, Tensor* t) except -1:
         element.at = at + 4
         element.end = element.at + length
         if not is_utf8(element):
-            raise InvalidRequest(f"element {seen} of input '{input_name(s, i)}' is not UTF-8, which strings of an ONNX model must be")
+            raise InvalidRequest(
+                f"element {seen} of input '{input_name(s, i)}' is not UTF-8, which strings of an ONNX model must be"
+            )
         at = element.end
         seen += 1
     return 0

@@ -1,6 +1,7 @@
 """Typed contents -> raw contents: what arrives as repeated protobuf fields leaves as little-endian bytes.
 
-Works on tensors that ``wire.decode`` has accepted, so every walk here is over well-formed fields.
+``count_contents`` checks them while a request is decoded. The others work on tensors that it has
+accepted, so every walk of theirs is over well-formed fields.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -10,9 +11,9 @@ from inferd._native.datatype cimport (
     BOOL, BYTES, FP32, FP64, INT8, INT16, INT32, INT64, UINT8, UINT16, UINT32, UINT64, element_size,
 )
 from inferd._native.span cimport (
-    FIXED32, FIXED64, LENGTH, Span, VARINT, WIRE_OK, WIRE_TRUNCATED, WireStatus, read_length, read_tag, read_varint, skip_field, span_length,
+    FIXED32, FIXED64, LENGTH, VARINT, WIRE_OK, WIRE_TRUNCATED, Span, WireStatus,
+    read_length, read_tag, read_varint, skip_field, span_length,
 )
-
 
 
 cdef int contents_field(Datatype datatype) noexcept nogil:
@@ -34,6 +35,55 @@ cdef int contents_field(Datatype datatype) noexcept nogil:
     if datatype == BYTES:
         return 8
     return 0
+
+
+cdef WireStatus count_varints(Span values, int64_t* total) noexcept nogil:
+    cdef uint64_t ignored = 0
+    cdef WireStatus status
+    while values.at != values.end:
+        status = read_varint(&values, &ignored)
+        if status != WIRE_OK:
+            return status
+        total[0] += 1
+    return WIRE_OK
+
+
+cdef WireStatus count_contents(Span s, int64_t* counts, int depth) noexcept nogil:
+    """Check one InferTensorContents message and add its elements to `counts`, indexed by field number."""
+    cdef uint32_t field = 0, wire_type = 0
+    cdef uint64_t ignored = 0
+    cdef Span values
+    cdef Py_ssize_t width
+    cdef WireStatus status
+    while s.at != s.end:
+        status = read_tag(&s, &field, &wire_type)
+        if status != WIRE_OK:
+            return status
+        width = 4 if field == 6 else 8
+        if 1 <= field <= 5 and wire_type == VARINT:
+            status = read_varint(&s, &ignored)
+            counts[field] += 1
+        elif 1 <= field <= 5 and wire_type == LENGTH:
+            status = read_length(&s, &values)
+            if status == WIRE_OK:
+                status = count_varints(values, &counts[field])
+        elif (field == 6 and wire_type == FIXED32) or (field == 7 and wire_type == FIXED64):
+            status = skip_field(&s, field, wire_type, depth)
+            counts[field] += 1
+        elif (field == 6 or field == 7) and wire_type == LENGTH:
+            status = read_length(&s, &values)
+            if status == WIRE_OK and span_length(values) % width:
+                status = WIRE_TRUNCATED
+            if status == WIRE_OK:
+                counts[field] += span_length(values) // width
+        elif field == 8 and wire_type == LENGTH:
+            status = read_length(&s, &values)
+            counts[field] += 1
+        else:
+            status = skip_field(&s, field, wire_type, depth)
+        if status != WIRE_OK:
+            return status
+    return WIRE_OK
 
 
 cdef bint next_contents(Span* tensor, Span* contents) noexcept nogil:
@@ -91,9 +141,7 @@ cdef uint8_t* put_number(uint8_t* to, Datatype datatype, uint64_t value, bint* o
     return to + element_size(datatype)
 
 
-cdef WireStatus materialise(
-    Tensor* tensor, uint8_t* to, uint8_t* end, bint* out_of_range
-) noexcept nogil:
+cdef WireStatus materialise(Tensor* tensor, uint8_t* to, uint8_t* end, bint* out_of_range) noexcept nogil:
     """Write typed contents as raw contents into [to, end), which is typed_size() long."""
     cdef Span rest = tensor.body
     cdef Span contents, values

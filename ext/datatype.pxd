@@ -23,20 +23,34 @@ cdef enum Datatype:
 
 cdef inline Datatype datatype_of(Span name) noexcept nogil:
     """The datatype that a request names, or NO_DATATYPE."""
-    if span_equals(name, b"FP32", 4): return FP32
-    if span_equals(name, b"INT64", 5): return INT64
-    if span_equals(name, b"INT32", 5): return INT32
-    if span_equals(name, b"BYTES", 5): return BYTES
-    if span_equals(name, b"BOOL", 4): return BOOL
-    if span_equals(name, b"UINT8", 5): return UINT8
-    if span_equals(name, b"INT8", 4): return INT8
-    if span_equals(name, b"UINT16", 6): return UINT16
-    if span_equals(name, b"INT16", 5): return INT16
-    if span_equals(name, b"UINT32", 6): return UINT32
-    if span_equals(name, b"UINT64", 6): return UINT64
-    if span_equals(name, b"FP16", 4): return FP16
-    if span_equals(name, b"BF16", 4): return BF16
-    if span_equals(name, b"FP64", 4): return FP64
+    if span_equals(name, b"FP32", 4):
+        return FP32
+    if span_equals(name, b"INT64", 5):
+        return INT64
+    if span_equals(name, b"INT32", 5):
+        return INT32
+    if span_equals(name, b"BYTES", 5):
+        return BYTES
+    if span_equals(name, b"BOOL", 4):
+        return BOOL
+    if span_equals(name, b"UINT8", 5):
+        return UINT8
+    if span_equals(name, b"INT8", 4):
+        return INT8
+    if span_equals(name, b"UINT16", 6):
+        return UINT16
+    if span_equals(name, b"INT16", 5):
+        return INT16
+    if span_equals(name, b"UINT32", 6):
+        return UINT32
+    if span_equals(name, b"UINT64", 6):
+        return UINT64
+    if span_equals(name, b"FP16", 4):
+        return FP16
+    if span_equals(name, b"BF16", 4):
+        return BF16
+    if span_equals(name, b"FP64", 4):
+        return FP64
     return NO_DATATYPE
 
 

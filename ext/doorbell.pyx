@@ -1,5 +1,6 @@
 """Doorbell: how one thread tells another that there is work, without Python bytecode and without polling."""
 
+cimport cython
 from libc.stdint cimport int64_t
 
 cdef extern from *:
@@ -10,30 +11,35 @@ cdef extern from *:
 
     typedef struct {
         pthread_mutex_t mutex;
-        pthread_cond_t rung_or_closed;
+        pthread_cond_t was_rung;
         int waiting;
         int rung;
     } inferd_bell;
 
+    /* 0, or an errno and nothing left to destroy. */
     static int inferd_bell_init(inferd_bell* bell) {
         pthread_condattr_t attributes;
+        int failure = pthread_condattr_init(&attributes);
         bell->waiting = bell->rung = 0;
-        if (pthread_condattr_init(&attributes)) return -1;
-        if (pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)) return -1;
-        if (pthread_mutex_init(&bell->mutex, NULL)) return -1;
-        if (pthread_cond_init(&bell->rung_or_closed, &attributes)) return -1;
-        return pthread_condattr_destroy(&attributes);
+        if (failure) return failure;
+        failure = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        if (!failure) failure = pthread_cond_init(&bell->was_rung, &attributes);
+        pthread_condattr_destroy(&attributes);
+        if (failure) return failure;
+        failure = pthread_mutex_init(&bell->mutex, NULL);
+        if (failure) pthread_cond_destroy(&bell->was_rung);
+        return failure;
     }
 
     static void inferd_bell_destroy(inferd_bell* bell) {
-        pthread_cond_destroy(&bell->rung_or_closed);
+        pthread_cond_destroy(&bell->was_rung);
         pthread_mutex_destroy(&bell->mutex);
     }
 
     static void inferd_bell_ring(inferd_bell* bell) {
         pthread_mutex_lock(&bell->mutex);
         bell->rung = 1;
-        if (bell->waiting) pthread_cond_signal(&bell->rung_or_closed);
+        if (bell->waiting) pthread_cond_signal(&bell->was_rung);
         pthread_mutex_unlock(&bell->mutex);
     }
 
@@ -46,8 +52,8 @@ cdef extern from *:
         pthread_mutex_lock(&bell->mutex);
         bell->waiting++;
         while (!bell->rung && !failure) {
-            if (until_ns < 0) failure = pthread_cond_wait(&bell->rung_or_closed, &bell->mutex);
-            else failure = pthread_cond_timedwait(&bell->rung_or_closed, &bell->mutex, &until);
+            if (until_ns < 0) failure = pthread_cond_wait(&bell->was_rung, &bell->mutex);
+            else failure = pthread_cond_timedwait(&bell->was_rung, &bell->mutex, &until);
         }
         bell->waiting--;
         rung = bell->rung;
@@ -64,6 +70,7 @@ cdef extern from *:
     bint inferd_bell_wait(inferd_bell* bell, int64_t until_ns) noexcept nogil
 
 
+@cython.final
 cdef class Doorbell:
     """Any thread may ring; a ring that nobody waits for is kept for the next to wait. Several rings are one.
 
@@ -71,13 +78,17 @@ cdef class Doorbell:
     """
 
     cdef inferd_bell bell
+    cdef bint made
 
     def __cinit__(self):
-        if inferd_bell_init(&self.bell) != 0:
-            raise OSError("a mutex and a condition variable could not be had")
+        cdef int failure = inferd_bell_init(&self.bell)
+        if failure:
+            raise OSError(failure, "a mutex and a condition variable could not be had")
+        self.made = True
 
     def __dealloc__(self):
-        inferd_bell_destroy(&self.bell)
+        if self.made:
+            inferd_bell_destroy(&self.bell)
 
     def ring(self) -> None:
         """Wake one waiter, or let the next one not wait."""

@@ -1,9 +1,10 @@
 """Rows of many requests -> one contiguous buffer. The pointer is handed in: host memory now, pinned memory later."""
 
-from libc.stdint cimport uint8_t, uintptr_t
+from libc.stdint cimport uint8_t, uint32_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from inferd._native.datatype cimport BYTES
 from inferd._native.queue cimport Batch
 from inferd._native.wire cimport Request
 
@@ -49,7 +50,7 @@ def gather(Batch batch not None, int index, uintptr_t address, Py_ssize_t capaci
             pieces[i].data = member.tensors[index].data
             pieces[i].nbytes = <size_t>member.tensors[index].nbytes
             total += pieces[i].nbytes
-        if total > <size_t>capacity:
+        if capacity < 0 or total > <size_t>capacity:
             raise ValueError(f"gather: {total} bytes do not fit into {capacity}")
         if total >= RELEASE_FROM_BYTES:
             with nogil:
@@ -62,14 +63,19 @@ def gather(Batch batch not None, int index, uintptr_t address, Py_ssize_t capaci
 
 
 def strings(Batch batch not None, int index) -> list[str]:
-    """The elements of a BYTES input of every member, in order. A Python object each: ONNX Runtime takes no less."""
+    """The elements of a BYTES input of every member, in order. A Python object each: ONNX Runtime takes no less.
+
+    Raises TypeError for an input of another datatype.
+    """
     cdef list found = []
     cdef Request member
     cdef const uint8_t* at
     cdef const uint8_t* end
-    cdef unsigned int length = 0
+    cdef uint32_t length = 0
     if not 0 <= index < batch.signature.input_count:
         raise IndexError(index)
+    if batch.signature.inputs[index].datatype != BYTES:
+        raise TypeError(f"strings: input {index} is not BYTES")
     for item in batch.members:
         member = <Request>item
         at = member.tensors[index].data

@@ -13,7 +13,6 @@ cdef enum Kind:
     REQUESTS
     BATCHES
     QUEUED
-    BUFFERS
     KINDS
 
 

@@ -15,5 +15,4 @@ def snapshot() -> dict | None:
         "requests": counts[<int>REQUESTS],
         "batches": counts[<int>BATCHES],
         "queued": counts[<int>QUEUED],
-        "buffers": counts[<int>BUFFERS],
     }

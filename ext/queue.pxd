@@ -8,6 +8,7 @@ from inferd._native.wire cimport Request
 
 cdef struct Group:
     # Requests that may share a batch, oldest first; borrowed, the queue holds the references.
+    void* queue            # whose group this is; borrowed
     void* first
     void* last
     int64_t rows
@@ -34,6 +35,9 @@ cdef class Batch:
     cdef readonly int size_class
 
 
+cdef Batch batch_of(Signature signature, list members, int64_t rows, str close_reason)
+
+
 cdef class BatchQueue:
     cdef readonly Signature signature
     cdef readonly int64_t max_queue_rows
@@ -46,19 +50,18 @@ cdef class BatchQueue:
     cdef readonly int64_t requests
     # No queued deadline is earlier than this; 0 = none is set. Not raised when a request leaves.
     cdef int64_t first_deadline_ns
-    cdef bint closed
+    cdef readonly bint is_closed
     cdef void* first
     cdef void* last
     cdef Group* buckets[BUCKETS]
     cdef Group* first_full
     cdef Group* last_full
 
-    cdef bint admits(self, Request request) noexcept
-    cdef int put_request(self, Request request, int64_t now_ns) except -1
     cdef Group* group_of(self, Request request) except NULL
-    cdef int unlink(self, Request request) except -1
+    cdef void unlink(self, Request request) noexcept
+    cdef void review(self, Group* group) noexcept
     cdef void mark_full(self, Group* group) noexcept
     cdef void leave_full(self, Group* group) noexcept
     cdef void forget(self, Group* group) noexcept
-    cdef Batch cut(self, Group* group, int64_t limit, int64_t now_ns, str reason)
+    cdef Batch cut(self, Group* group, list members, int64_t now_ns, str reason)
     cdef int64_t limit_for(self, Group* group) noexcept

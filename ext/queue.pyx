@@ -3,15 +3,19 @@
 Every call is short and runs under the GIL, which is what makes it safe to put from one thread and
 take from others. A batch leaves when somebody takes it: while the runner is busy the queue grows,
 so batches grow under load and never wait for a timer, unless max_delay_ns asks for one.
+
+Between reading a pointer to a group or request and the last use of it, nothing is allocated that Python's
+garbage collector tracks: a collection may run any finalizer, and one of those may drop() a request.
 """
 
+cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from inferd._native.live cimport BATCHES, INFERD_DEBUG, QUEUED, count
 from inferd._native.signature cimport Signature, same_shape
-from inferd._native.wire cimport FREE, QUEUED as STATE_QUEUED, TAKEN, Request
+from inferd._native.wire cimport BOUND, QUEUED as STATE_QUEUED, TAKEN, Request
 
 from inferd.errors import DeadlineExceeded, NotReady, Overloaded
 
@@ -26,20 +30,19 @@ cdef int size_class_of(Request request) noexcept:
     return bits if bits < SIZE_CLASSES else SIZE_CLASSES - 1
 
 
+@cython.final
 cdef class Batch:
     """Requests that run together, in arrival order.
 
     `size_class` is the number of bits in the bytes of one row.
     """
 
-    def __cinit__(self, Signature signature, list members, int64_t rows, str close_reason):
-        self.signature = signature
-        self.members = members
-        self.rows = rows
-        self.close_reason = close_reason
-        self.size_class = size_class_of(<Request>members[0])
+    def __cinit__(self):
         if INFERD_DEBUG:
             count(BATCHES, 1)
+
+    def __init__(self):
+        raise TypeError("a Batch is made by BatchQueue.take, by alone or by split")
 
     def __dealloc__(self):
         if INFERD_DEBUG:
@@ -82,14 +85,37 @@ cdef class Batch:
 
     def split(self) -> list[Batch]:
         """One batch per member, for a second try after the batch as a whole failed."""
-        return [Batch(self.signature, [member], (<Request>member).rows, "retry") for member in self.members]
+        return [batch_of(self.signature, [member], (<Request>member).rows, "retry") for member in self.members]
+
+
+cdef Batch batch_of(Signature signature, list members, int64_t rows, str close_reason):
+    """A batch of at least one request, all bound to `signature`."""
+    cdef Batch batch = Batch.__new__(Batch)
+    batch.signature = signature
+    batch.members = members
+    batch.rows = rows
+    batch.close_reason = close_reason
+    batch.size_class = size_class_of(<Request>members[0])
+    return batch
+
+
+cdef int check_bound(Signature signature, Request request) except -1:
+    """ValueError, for a bug of ours, unless `request` is bound to `signature` and neither queued nor taken."""
+    if request.state == BOUND and request.signature is signature:
+        return 0
+    if request.state == STATE_QUEUED or request.state == TAKEN:
+        raise ValueError("queue: a request was put twice")
+    raise ValueError("queue: a request is not bound to the signature of this queue")
 
 
 def alone(Signature signature not None, Request request not None) -> Batch:
     """A batch of one bound request that never was in a queue: for probes and warm-up."""
-    return Batch(signature, [request], request.rows, "alone")
+    check_bound(signature, request)
+    request.state = TAKEN
+    return batch_of(signature, [request], request.rows, "alone")
 
 
+@cython.final
 cdef class BatchQueue:
     """Bound requests waiting for a run, in groups of equal shape, bounded in rows and bytes.
 
@@ -97,6 +123,7 @@ cdef class BatchQueue:
     request that is larger by itself runs alone.
     `preferred_rows`: sizes to cut a batch at when enough rows are there. `max_delay_ns`: how long the
     oldest request may wait for a batch to fill; 0 means a batch leaves as soon as it is taken.
+    Requests of a model without a batch axis always run alone.
     """
 
     def __cinit__(
@@ -113,10 +140,10 @@ cdef class BatchQueue:
         self.max_queue_rows = max_queue_rows
         self.max_queue_bytes = max_queue_bytes
         self.max_delay_ns = max_delay_ns
-        self.preferred_rows = tuple(sorted(preferred_rows))
+        self.preferred_rows = tuple(sorted([int(size) for size in preferred_rows]))
         cdef int size_class
         for size_class in range(SIZE_CLASSES):
-            self.batch_rows[size_class] = max(batch_rows, 1)
+            self.batch_rows[size_class] = max(batch_rows, 1) if signature.batched else 1
 
     def __dealloc__(self):
         cdef void* at = self.first
@@ -126,8 +153,10 @@ cdef class BatchQueue:
         while at != NULL:
             following = (<Request>at).next_arrival
             (<Request>at).group = NULL
-            (<Request>at).state = FREE
+            (<Request>at).state = BOUND
             Py_DECREF(<Request>at)
+            if INFERD_DEBUG:
+                count(QUEUED, -1)
             at = following
         for bucket in range(BUCKETS):
             while self.buckets[bucket] != NULL:
@@ -139,28 +168,28 @@ cdef class BatchQueue:
         """Set the largest batch to form of requests whose rows are of `size_class` (see Batch)."""
         if not 0 <= size_class < SIZE_CLASSES:
             raise IndexError(size_class)
-        self.batch_rows[size_class] = max(rows, 1)
+        cdef void* at = self.first
+        cdef Group* group
+        self.batch_rows[size_class] = max(rows, 1) if self.signature.batched else 1
+        while at != NULL:
+            group = <Group*>(<Request>at).group
+            if group.size_class == size_class:
+                self.review(group)
+            at = (<Request>at).next_arrival
 
     def put(self, Request request not None, int64_t now_ns) -> None:
         """Queue a bound request. The queue holds a reference to it until it is taken or dropped.
 
         Raises Overloaded if the bounds would be passed, NotReady once closed.
         """
-        self.put_request(request, now_ns)
-
-    cdef bint admits(self, Request request) noexcept:
-        # An empty queue takes any request: a bound below one request's size must not make it unservable.
-        if self.requests == 0:
-            return True
-        return self.rows + request.rows <= self.max_queue_rows and self.bytes + request.nbytes <= self.max_queue_bytes
-
-    cdef int put_request(self, Request request, int64_t now_ns) except -1:
         cdef Group* group
-        if self.closed:
+        if self.is_closed:
             raise NotReady(f"model '{self.signature.model}' is being stopped; try another replica")
-        if request.state != FREE:
-            raise ValueError("queue: a request was put twice")
-        if not self.admits(request):
+        check_bound(self.signature, request)
+        # An empty queue takes any request: a bound below one request's size must not make it unservable.
+        if self.requests and (
+            request.rows > self.max_queue_rows - self.rows or request.nbytes > self.max_queue_bytes - self.bytes
+        ):
             raise Overloaded(
                 f"the queue of model '{self.signature.model}' is full ({self.rows} rows, {self.bytes} bytes waiting); try again later"
             )
@@ -189,11 +218,9 @@ cdef class BatchQueue:
         self.requests += 1
         if request.deadline_ns and (self.first_deadline_ns == 0 or request.deadline_ns < self.first_deadline_ns):
             self.first_deadline_ns = request.deadline_ns
-        if not group.is_full and group.rows >= self.limit_for(group):
-            self.mark_full(group)
+        self.review(group)
         if INFERD_DEBUG:
             count(QUEUED, 1)
-        return 0
 
     cdef Group* group_of(self, Request request) except NULL:
         """The group of the request's shape; a new one if there is none. Shapes are compared, not only hashes."""
@@ -206,6 +233,7 @@ cdef class BatchQueue:
         group = <Group*>calloc(1, sizeof(Group))
         if group == NULL:
             raise MemoryError
+        group.queue = <void*>self
         group.shape_hash = request.shape_hash
         group.size_class = size_class_of(request)
         group.next_in_bucket = bucket[0]
@@ -215,11 +243,20 @@ cdef class BatchQueue:
     cdef void forget(self, Group* group) noexcept:
         """Free a group that has no requests left."""
         cdef Group** at = &self.buckets[(group.shape_hash ^ (group.shape_hash >> 32)) % BUCKETS]
-        self.leave_full(group)
+        if group.is_full:
+            self.leave_full(group)
         while at[0] != group:
             at = &at[0].next_in_bucket
         at[0] = group.next_in_bucket
         free(group)
+
+    cdef void review(self, Group* group) noexcept:
+        """Have the group among the full ones if, and only if, it can fill a batch."""
+        cdef bint fills = group.rows >= self.limit_for(group)
+        if fills and not group.is_full:
+            self.mark_full(group)
+        elif group.is_full and not fills:
+            self.leave_full(group)
 
     cdef void mark_full(self, Group* group) noexcept:
         group.is_full = True
@@ -232,8 +269,6 @@ cdef class BatchQueue:
         self.last_full = group
 
     cdef void leave_full(self, Group* group) noexcept:
-        if not group.is_full:
-            return
         group.is_full = False
         if group.prev_full != NULL:
             group.prev_full.next_full = group.next_full
@@ -244,8 +279,8 @@ cdef class BatchQueue:
         else:
             self.last_full = group.prev_full
 
-    cdef int unlink(self, Request request) except -1:
-        """Take a queued request out of both lists. The queue's reference goes to the caller."""
+    cdef void unlink(self, Request request) noexcept:
+        """Take a queued request out of both lists. The queue's reference goes to the caller. May free the group."""
         cdef Group* group = <Group*>request.group
         if request.prev_arrival != NULL:
             (<Request>request.prev_arrival).next_arrival = request.next_arrival
@@ -272,18 +307,17 @@ cdef class BatchQueue:
         self.requests -= 1
         if group.first == NULL:
             self.forget(group)
-        elif group.is_full and group.rows < self.limit_for(group):
-            self.leave_full(group)
+        else:
+            self.review(group)
         if INFERD_DEBUG:
             count(QUEUED, -1)
-        return 0
 
     def drop(self, Request request not None) -> bool:
         """Take a request out of the queue again. False if it was not in it: it may be running already."""
-        if request.state != STATE_QUEUED or request.group == NULL:
+        if request.state != STATE_QUEUED or (<Group*>request.group).queue != <void*>self:
             return False
         self.unlink(request)
-        request.state = FREE
+        request.state = BOUND
         Py_DECREF(request)
         return True
 
@@ -304,43 +338,40 @@ cdef class BatchQueue:
         once, the others when their oldest request has waited long enough. Call expire() first: a batch
         must not spend rows on requests that nobody waits for any more.
         """
+        cdef list members = []
         cdef Request head
         cdef Group* group
         if self.first == NULL:
             return None
         head = <Request>self.first
         group = <Group*>head.group
-        if self.max_delay_ns == 0 or self.closed:
-            return self.cut(group, self.limit_for(group), now_ns, "ready")
+        if self.max_delay_ns == 0 or self.is_closed:
+            return self.cut(group, members, now_ns, "ready")
         if now_ns - head.arrived_ns >= self.max_delay_ns:
-            return self.cut(group, self.limit_for(group), now_ns, "delay")
+            return self.cut(group, members, now_ns, "delay")
         if self.first_full != NULL:
-            group = self.first_full
-            return self.cut(group, self.limit_for(group), now_ns, "full")
+            return self.cut(self.first_full, members, now_ns, "full")
         return None
 
-    cdef Batch cut(self, Group* group, int64_t limit, int64_t now_ns, str reason):
-        cdef list members = []
-        cdef Request request
-        cdef void* at = group.first
-        cdef void* following
+    cdef Batch cut(self, Group* group, list members, int64_t now_ns, str reason):
+        """Move the oldest requests of the group into `members`, an empty list, and make a batch of them."""
+        cdef int64_t limit = self.limit_for(group)
         cdef int64_t rows = 0
+        cdef void* at = group.first
+        cdef Request request
         while at != NULL:
             request = <Request>at
-            following = request.next_in_group
             if rows and rows + request.rows > limit:
                 break
+            at = request.next_in_group
             rows += request.rows
-            # The last unlink frees the group, so nothing of it is read afterwards.
-            self.unlink(request)
             members.append(request)
+            # The last unlink frees the group, so nothing of it is read any more.
+            self.unlink(request)
             Py_DECREF(request)
             request.state = TAKEN
             request.taken_ns = now_ns
-            at = following
-            if rows >= limit:
-                break
-        return Batch(self.signature, members, rows, reason)
+        return batch_of(self.signature, members, rows, reason)
 
     def expire(self, int64_t now_ns) -> list[Request]:
         """Take out every queued request whose deadline has passed, each with a DeadlineExceeded as its error."""
@@ -359,15 +390,16 @@ cdef class BatchQueue:
                 if self.first_deadline_ns == 0 or request.deadline_ns < self.first_deadline_ns:
                     self.first_deadline_ns = request.deadline_ns
             else:
-                self.unlink(request)
                 late.append(request)
+                self.unlink(request)
                 Py_DECREF(request)
                 request.state = TAKEN
                 request.taken_ns = now_ns
-                request.error = DeadlineExceeded(
-                    f"the deadline passed after {(now_ns - request.arrived_ns) // 1000000} ms in the queue of model "
-                    f"'{self.signature.model}'; nothing ran"
-                )
+        for request in late:
+            request.error = DeadlineExceeded(
+                f"the deadline passed after {(now_ns - request.arrived_ns) // 1000000} ms in the queue of model "
+                f"'{self.signature.model}'; nothing ran"
+            )
         return late
 
     def due_ns(self) -> int | None:
@@ -375,16 +407,11 @@ cdef class BatchQueue:
         if self.first == NULL:
             return None
         cdef int64_t due = (<Request>self.first).arrived_ns
-        if self.max_delay_ns == 0 or self.closed or self.first_full != NULL:
+        if self.max_delay_ns == 0 or self.is_closed or self.first_full != NULL:
             return due
         due += self.max_delay_ns
         return min(due, self.first_deadline_ns) if self.first_deadline_ns else due
 
-    @property
-    def is_closed(self) -> bool:
-        """True once close() was called."""
-        return self.closed
-
     def close(self) -> None:
         """Accept nothing more. What is queued is still handed out, without waiting for batches to fill."""
-        self.closed = True
+        self.is_closed = True

@@ -4,6 +4,7 @@ One raw_output_contents entry per output and never typed contents: that is what 
 message is allocated once, at its exact size, and each output byte is copied once.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
@@ -28,15 +29,18 @@ cdef enum:
     RELEASE_FROM_BYTES = 65536
 
 
+@cython.final
 cdef class OutputView:
     """One output of one run: where its bytes are and what shape they have.
 
     `owner` keeps the memory alive. A BYTES output has no address: `strings` holds its elements, row-major.
+    Raises ValueError if the shape and what is said of the data cannot belong together.
     """
 
     cdef const uint8_t* data
     cdef int rank
     cdef int64_t dims[MAX_RANK]
+    cdef int64_t elements
     cdef int datatype
     cdef list strings
     cdef object owner
@@ -50,8 +54,18 @@ cdef class OutputView:
         self.strings = strings
         self.owner = owner
         self.rank = len(shape)
+        elements = 1
         for k in range(self.rank):
             self.dims[k] = shape[k]
+            if self.dims[k] < 0:
+                raise ValueError(f"an output of shape {shape}")
+            elements *= shape[k]
+        self.elements = elements
+        if datatype == BYTES:
+            if strings is None or len(strings) != elements:
+                raise ValueError(f"a BYTES output of shape {shape} without its {elements} strings")
+        elif elements and not address:
+            raise ValueError(f"an output of shape {shape} without an address")
 
 
 cdef struct Part:
@@ -141,11 +155,16 @@ cdef bytes encode(Signature signature, Request request, list views, Part* parts)
     return message
 
 
+cdef str output_text(Signature signature, int i):
+    return f"output '{signature.outputs[i].name[:signature.outputs[i].name_length].decode()}' of model '{signature.model}'"
+
+
 def answer(Batch batch not None, list views not None) -> None:
     """Encode the answer of every member from the outputs of the batch's run, into member.answer.
 
     `views` has one OutputView per output of the model, in the model's order. Raises RunFailed if an
-    output of a batched model does not have one row per row of the batch: then no answer can be right.
+    output is not of the datatype that the model declares, or if one of a batched model does not have one
+    row per row of the batch: then no answer can be right.
     """
     cdef Signature signature = batch.signature
     cdef OutputView view
@@ -153,15 +172,18 @@ def answer(Batch batch not None, list views not None) -> None:
     cdef Part* parts
     cdef list packed = []
     cdef int64_t first_row = 0, row_elements
-    cdef int i, k
+    cdef int i
     cdef bytes strings
     if len(views) != signature.output_count:
         raise ValueError(f"{len(views)} views for {signature.output_count} outputs")
-    if signature.batched:
-        for i in range(signature.output_count):
-            view = <OutputView>views[i]
-            if view.rank == 0 or view.dims[0] != batch.rows:
-                raise RunFailed(f"output {i} of model '{signature.model}' does not have one row for each of {batch.rows} rows")
+    for i in range(signature.output_count):
+        if not isinstance(views[i], OutputView):
+            raise TypeError(f"view {i} is no OutputView")
+        view = <OutputView>views[i]
+        if view.datatype != <int>signature.outputs[i].datatype:
+            raise RunFailed(f"{output_text(signature, i)} is not of the datatype that the model declares")
+        if signature.batched and (view.rank == 0 or view.dims[0] != batch.rows):
+            raise RunFailed(f"{output_text(signature, i)} does not have one row for each of {batch.rows} rows")
     parts = <Part*>malloc(max(signature.output_count, 1) * sizeof(Part))
     if parts == NULL:
         raise MemoryError
@@ -170,10 +192,10 @@ def answer(Batch batch not None, list views not None) -> None:
             member = <Request>item
             packed.clear()
             for i in range(signature.output_count):
+                if member.chosen != NULL and not member.chosen[i]:
+                    continue
                 view = <OutputView>views[i]
-                row_elements = 1
-                for k in range(1 if signature.batched else 0, view.rank):
-                    row_elements *= view.dims[k]
+                row_elements = view.elements // batch.rows if signature.batched else view.elements
                 parts[i].rows = member.rows
                 if view.datatype == BYTES:
                     strings = pack_strings(

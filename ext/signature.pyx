@@ -1,5 +1,6 @@
 """What a model accepts and answers."""
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 
@@ -8,17 +9,23 @@ from inferd._native.datatype import name_of
 from inferd._native.span cimport put_varint
 
 
-cdef bytes length_delimited(int field, bytes payload):
+cdef bytes string_field(int field, bytes payload):
+    """One string of an answer; proto3 leaves empty ones out."""
     cdef uint8_t head[16]
     cdef uint8_t* end = put_varint(head, <uint64_t>(field << 3 | 2))
+    if not payload:
+        return b""
     end = put_varint(end, <uint64_t>len(payload))
     return (<const char*>head)[:end - head] + payload
 
 
-cdef int fill(TensorSpec* specs, list names, tensors) except -1:
+cdef int fill(TensorSpec* specs, list names, tensors, bint batched) except -1:
     cdef int i, k
     cdef bytes name
     for i, (text, datatype, shape) in enumerate(tensors):
+        name_of(datatype)  # KeyError for one that the protocol does not have
+        if batched and (not shape or shape[0] >= 0):
+            raise ValueError(f"'{text}' has no open first dimension to be the batch axis")
         name = text.encode()
         names.append(name)
         specs[i].name = <const uint8_t*><const char*>name
@@ -33,15 +40,17 @@ cdef int fill(TensorSpec* specs, list names, tensors) except -1:
     return 0
 
 
+@cython.final
 cdef class Signature:
     """Inputs and outputs of one model version, as the wire sees them.
 
     `inputs` and `outputs` are sequences of (name, ONNX element type number, shape with -1 for any and
     with the batch axis). With `batched`, axis 0 of every tensor is the batch axis and a request may
-    bring 1 to `max_rows` rows. Immutable once made.
+    bring 1 to `max_rows` rows. Immutable once made. ValueError if a batched tensor has no open axis 0.
     """
 
-    def __cinit__(self, str model, str version, inputs, outputs, *, bint batched, int64_t max_rows):
+    def __cinit__(self, str model not None, str version not None, inputs, outputs, *, bint batched, int64_t max_rows):
+        inputs, outputs = tuple(inputs), tuple(outputs)
         self.model = model
         self.version = version
         self.batched = batched
@@ -54,8 +63,8 @@ cdef class Signature:
         self.outputs = <TensorSpec*>calloc(max(self.output_count, 1), sizeof(TensorSpec))
         if self.inputs == NULL or self.outputs == NULL:
             raise MemoryError
-        fill(self.inputs, self.names, inputs)
-        fill(self.outputs, self.names, outputs)
+        fill(self.inputs, self.names, inputs, batched)
+        fill(self.outputs, self.names, outputs, batched)
         cdef int i, k
         for i in range(self.input_count):
             if self.inputs[i].datatype == BYTES:
@@ -63,9 +72,9 @@ cdef class Signature:
             for k in range(1 if batched else 0, self.inputs[i].rank):
                 if self.inputs[i].dims[k] < 0:
                     self.uniform = False
-        self.reply_head = length_delimited(1, model.encode()) + length_delimited(2, version.encode())
+        self.reply_head = string_field(1, model.encode()) + string_field(2, version.encode())
         self.reply_outputs = [
-            length_delimited(1, name.encode()) + length_delimited(2, name_of(datatype).encode())
+            string_field(1, name.encode()) + string_field(2, name_of(datatype).encode())
             for name, datatype, _ in outputs
         ]
 

@@ -48,15 +48,16 @@ cdef inline bint span_equals(Span s, const uint8_t* other, Py_ssize_t length) no
 
 
 cdef inline WireStatus read_varint(Span* s, uint64_t* out) noexcept nogil:
-    """Advance s past one varint of at most ten bytes. On failure *out is untouched."""
+    """Advance s past one varint of at most ten bytes. On failure *out is untouched.
+
+    Bits beyond the 64th, which only the tenth byte can have, are dropped, as protobuf's parsers do.
+    """
     cdef uint64_t value = 0
     cdef int shift = 0
     cdef uint8_t byte
     while s.at != s.end:
         byte = s.at[0]
         s.at += 1
-        if shift == 63 and byte > 1:
-            return WIRE_OVERLONG
         value |= <uint64_t>(byte & 0x7F) << shift
         if byte < 0x80:
             out[0] = value

@@ -1,5 +1,6 @@
 """Counts and histograms of one model version, kept in C and read only when somebody scrapes them."""
 
+cimport cython
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 
@@ -9,6 +10,7 @@ cdef enum:
     CODES = 17
 
 
+@cython.final
 cdef class Histogram:
     """Counts of observations up to each bound, the last count being those above all bounds."""
 
@@ -50,6 +52,7 @@ cdef class Histogram:
         return tuple([self.counted[i] for i in range(self.limit_count + 1)])
 
 
+@cython.final
 cdef class ModelStats:
     """What one model version has done since it was loaded."""
 

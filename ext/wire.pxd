@@ -14,10 +14,21 @@ cdef enum:
 
 
 cdef enum RequestState:
-    FREE      # never queued, or taken back by its owner
+    DECODED   # not bound yet, or refused by bind
+    BOUND     # may be queued: it never was, or its owner took it back
     QUEUED    # in a BatchQueue, which holds one reference
-    TAKEN     # in a Batch, which holds one reference
-    SETTLED   # answer or error is there
+    TAKEN     # in a Batch, or expired
+
+
+cdef enum ParameterFault:
+    # Bits: the request has a parameter of this name whose type or value is wrong.
+    BAD_TIMEOUT = 1
+    BAD_PRIORITY = 2
+    BAD_SEQUENCE_ID = 4
+    BAD_SEQUENCE_START = 8
+    BAD_SEQUENCE_END = 16
+    BAD_FINAL_RESPONSE = 32
+    UNKNOWN_TRITON = 64
 
 
 cdef struct Tensor:
@@ -31,7 +42,7 @@ cdef struct Tensor:
     uint64_t kinds       # bit k set: InferTensorContents field k has elements
     int64_t typed_count  # elements in typed contents, meaningful when one kind is set
     bint in_shared_memory
-    # Set by Signature.bind: raw little-endian bytes, in Request.body or in Request.typed.
+    # Set by bind: raw little-endian bytes, in Request.body or in Request.typed.
     const uint8_t* data
     Py_ssize_t nbytes
 
@@ -74,8 +85,14 @@ cdef class Request:
     cdef readonly int64_t timeout_us
     cdef readonly uint64_t priority
     cdef readonly bint in_sequence
+    cdef int parameter_faults     # a set of ParameterFault
+    cdef Span unknown_triton
 
-    # Set by Signature.bind.
+    # While read_request is inside a tensor, which then is number tensor_count.
+    cdef bint reading_input
+
+    # Set by bind.
+    cdef object signature         # what it was bound to, also if that did not accept it
     cdef uint8_t* typed           # owned: tensors that came as typed contents, as raw bytes
     cdef uint8_t* chosen          # NULL: all outputs; else one flag per output of the model
     cdef uint8_t inline_chosen[16]
@@ -91,7 +108,7 @@ cdef class Request:
     cdef void* prev_in_group
     cdef void* group
     cdef readonly int64_t arrived_ns
-    cdef public int64_t deadline_ns   # monotonic; 0 = none
+    cdef public int64_t deadline_ns   # monotonic; 0 = none; set before the request is queued
 
     # The request holds its own completion; whoever settles it checks it first.
     cdef public object completion

@@ -4,30 +4,37 @@ Accepts and refuses what protobuf's own parser does (proto3, UTF-8 checked), wit
 MAX_RANK. It knows the message, not the model: what a model accepts is the Signature's business.
 """
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
+from inferd._native.contents cimport CONTENTS_KINDS, count_contents
 from inferd._native.datatype cimport datatype_of
 from inferd._native.live cimport INFERD_DEBUG, REQUESTS, count
+from inferd._native.parameter cimport (
+    PARAMETER_BOOL, PARAMETER_INT64, PARAMETER_STRING, PARAMETER_UINT64,
+    Parameter, asks_classification, has_key, names_shared_memory, read_parameter,
+)
 from inferd._native.span cimport (
-    FIXED32, FIXED64, LENGTH, VARINT, Span, WireStatus,
+    LENGTH, VARINT, Span, WireStatus,
     WIRE_BAD_TAG, WIRE_BAD_UTF8, WIRE_NO_MEMORY, WIRE_OK, WIRE_OVERLONG, WIRE_TOO_DEEP, WIRE_TOO_MANY, WIRE_TRUNCATED,
-    read_length, read_string, read_tag, read_varint, skip_field, span_equals, span_length,
+    read_length, read_string, read_tag, read_varint, skip_field, span_length,
 )
 
 from inferd.errors import InvalidRequest
 
 
 cdef enum:
-    # InferTensorContents has fields 1 to 8; CONTENTS_KINDS sizes arrays indexed by field number.
-    CONTENTS_KINDS = 9
+    # protobuf's parsers refuse messages of 2 GiB and more.
+    MAX_MESSAGE = 0x7FFFFFFF
+
 
 cdef str why_malformed(WireStatus status):
     if status == WIRE_TRUNCATED:
         return "a field runs past the end of the bytes that hold it"
     if status == WIRE_OVERLONG:
-        return "a varint is longer than 64 bits"
+        return "a varint is longer than ten bytes"
     if status == WIRE_BAD_TAG:
         return "a field tag is not valid"
     if status == WIRE_BAD_UTF8:
@@ -41,21 +48,22 @@ cdef str why_malformed(WireStatus status):
 
 cdef str shown(Span name):
     """A name from the wire, safe to put into a message: quoted, escaped, short."""
-    cdef Py_ssize_t length = span_length(name)
-    text = name.at[:min(length, 256)].decode("utf-8", "replace") if length else ""
-    quoted = repr(text if len(text) <= 64 else text[:64] + "...")
-    return quoted
+    # 260 bytes hold more than 64 characters whatever these are, so a cut is always seen.
+    cdef Py_ssize_t length = min(span_length(name), 260)
+    text = name.at[:length].decode("utf-8", "replace") if length else ""
+    return repr(text if len(text) <= 64 else text[:64] + "...")
 
 
 cdef str text_of(Span name):
     return name.at[:span_length(name)].decode("utf-8") if span_length(name) else ""
 
 
+@cython.final
 cdef class Request:
     """One ModelInferRequest, decoded in place.
 
     Owns the message bytes; everything it describes is borrowed from them and dies with it. Made by
-    ``decode``; ``Signature.bind`` must accept it before it may be queued.
+    ``decode``; ``bind`` must accept it before it may be queued.
     """
 
     def __cinit__(self):
@@ -129,23 +137,26 @@ cdef class Request:
         return (<const char*>self.tensors[index].data)[:self.tensors[index].nbytes]
 
 
-cdef WireStatus grow(void** items, void* inline_items, int used, int* room, size_t item_size) noexcept nogil:
-    """Make room for one more item. The inline array is left behind the first time."""
+cdef void* with_room(void* items, void* inline_items, int used, int* room, size_t item_size) noexcept nogil:
+    """The array with room for one more item, moved if it must be; NULL, and all as it was, without memory.
+
+    The inline array is left behind the first time.
+    """
     cdef void* larger
     if used < room[0]:
-        return WIRE_OK
-    larger = realloc(NULL if items[0] == inline_items else items[0], 2 * <size_t>room[0] * item_size)
+        return items
+    larger = realloc(NULL if items == inline_items else items, 2 * <size_t>room[0] * item_size)
     if larger == NULL:
-        return WIRE_NO_MEMORY
-    if items[0] == inline_items:
+        return NULL
+    if items == inline_items:
         memcpy(larger, inline_items, <size_t>used * item_size)
-    items[0] = larger
     room[0] *= 2
-    return WIRE_OK
+    return larger
 
 
 cdef WireStatus read_dims(Request r, Tensor* t, Span values) noexcept nogil:
     cdef uint64_t value = 0
+    cdef int64_t* dims
     cdef WireStatus status
     while values.at != values.end:
         status = read_varint(&values, &value)
@@ -153,113 +164,14 @@ cdef WireStatus read_dims(Request r, Tensor* t, Span values) noexcept nogil:
             return status
         if t.rank == MAX_RANK:
             return WIRE_TOO_MANY
-        status = grow(<void**>&r.dims, r.inline_dims, r.dim_count, &r.dim_room, sizeof(int64_t))
-        if status != WIRE_OK:
-            return status
+        dims = <int64_t*>with_room(r.dims, r.inline_dims, r.dim_count, &r.dim_room, sizeof(int64_t))
+        if dims == NULL:
+            return WIRE_NO_MEMORY
+        r.dims = dims
         r.dims[r.dim_count] = <int64_t>value
         r.dim_count += 1
         t.rank += 1
     return WIRE_OK
-
-
-cdef struct Parameter:
-    Span key
-    # 0 = not set, else the InferParameter field that is: 1 bool, 2 int64, 3 string, 4 double, 5 uint64
-    uint32_t kind
-    uint64_t number
-    Span text
-
-
-cdef WireStatus read_parameter_value(Span s, Parameter* p, int depth) noexcept nogil:
-    cdef uint32_t field = 0, wire_type = 0
-    cdef WireStatus status
-    while s.at != s.end:
-        status = read_tag(&s, &field, &wire_type)
-        if status != WIRE_OK:
-            return status
-        if (field == 1 or field == 2 or field == 5) and wire_type == VARINT:
-            status = read_varint(&s, &p.number)
-            p.kind = field
-        elif field == 3 and wire_type == LENGTH:
-            status = read_string(&s, &p.text)
-            p.kind = field
-        else:
-            status = skip_field(&s, field, wire_type, depth)
-            if field == 4 and wire_type == FIXED64:
-                p.kind = field
-        if status != WIRE_OK:
-            return status
-    return WIRE_OK
-
-
-cdef WireStatus read_parameter(Span s, Parameter* p, int depth) noexcept nogil:
-    """One entry of a map<string, InferParameter>."""
-    cdef uint32_t field = 0, wire_type = 0
-    cdef Span value
-    cdef WireStatus status
-    memset(p, 0, sizeof(Parameter))
-    while s.at != s.end:
-        status = read_tag(&s, &field, &wire_type)
-        if status != WIRE_OK:
-            return status
-        if field == 1 and wire_type == LENGTH:
-            status = read_string(&s, &p.key)
-        elif field == 2 and wire_type == LENGTH:
-            status = read_length(&s, &value)
-            if status == WIRE_OK:
-                status = read_parameter_value(value, p, depth + 1)
-        else:
-            status = skip_field(&s, field, wire_type, depth)
-        if status != WIRE_OK:
-            return status
-    return WIRE_OK
-
-
-cdef WireStatus count_contents(Span s, int64_t* counts, int depth) noexcept nogil:
-    """Check one InferTensorContents message and add its elements to `counts`, indexed by field number."""
-    cdef uint32_t field = 0, wire_type = 0
-    cdef uint64_t ignored = 0
-    cdef Span values
-    cdef Py_ssize_t width
-    cdef WireStatus status
-    while s.at != s.end:
-        status = read_tag(&s, &field, &wire_type)
-        if status != WIRE_OK:
-            return status
-        width = 4 if field == 6 else 8
-        if 1 <= field <= 5 and wire_type == VARINT:
-            status = read_varint(&s, &ignored)
-            counts[field] += 1
-        elif 1 <= field <= 5 and wire_type == LENGTH:
-            status = read_length(&s, &values)
-            while status == WIRE_OK and values.at != values.end:
-                status = read_varint(&values, &ignored)
-                counts[field] += 1
-        elif (field == 6 and wire_type == FIXED32) or (field == 7 and wire_type == FIXED64):
-            status = skip_field(&s, field, wire_type, depth)
-            counts[field] += 1
-        elif (field == 6 or field == 7) and wire_type == LENGTH:
-            status = read_length(&s, &values)
-            if status == WIRE_OK and span_length(values) % width:
-                status = WIRE_TRUNCATED
-            if status == WIRE_OK:
-                counts[field] += span_length(values) // width
-        elif field == 8 and wire_type == LENGTH:
-            status = read_length(&s, &values)
-            counts[field] += 1
-        else:
-            status = skip_field(&s, field, wire_type, depth)
-        if status != WIRE_OK:
-            return status
-    return WIRE_OK
-
-
-cdef bint names_shared_memory(Span key) noexcept nogil:
-    return (
-        span_equals(key, b"shared_memory_region", 20)
-        or span_equals(key, b"shared_memory_offset", 20)
-        or span_equals(key, b"shared_memory_byte_size", 23)
-    )
 
 
 cdef WireStatus read_tensor(Request r, Tensor* t, Span s) noexcept nogil:
@@ -299,8 +211,8 @@ cdef WireStatus read_tensor(Request r, Tensor* t, Span s) noexcept nogil:
             status = read_length(&s, &payload)
             if status == WIRE_OK:
                 status = read_parameter(payload, &parameter, 2)
-            if status == WIRE_OK and names_shared_memory(parameter.key):
-                t.in_shared_memory = True
+                if status == WIRE_OK and names_shared_memory(&parameter):
+                    t.in_shared_memory = True
         elif field == 5 and wire_type == LENGTH:
             status = read_length(&s, &payload)
             if status == WIRE_OK:
@@ -334,10 +246,10 @@ cdef WireStatus read_wanted(Wanted* w, Span s) noexcept nogil:
             status = read_length(&s, &payload)
             if status == WIRE_OK:
                 status = read_parameter(payload, &parameter, 2)
-            if status == WIRE_OK and span_equals(parameter.key, b"classification", 14):
-                w.classification = parameter.number != 0
-            if status == WIRE_OK and names_shared_memory(parameter.key):
-                w.in_shared_memory = True
+                if status == WIRE_OK and has_key(&parameter, b"classification", 14):
+                    w.classification = asks_classification(&parameter)
+                if status == WIRE_OK and names_shared_memory(&parameter):
+                    w.in_shared_memory = True
         else:
             status = skip_field(&s, field, wire_type, 1)
         if status != WIRE_OK:
@@ -345,23 +257,87 @@ cdef WireStatus read_wanted(Wanted* w, Span s) noexcept nogil:
     return WIRE_OK
 
 
+cdef void judge(Request r, ParameterFault fault, bint fine) noexcept nogil:
+    r.parameter_faults = r.parameter_faults & ~<int>fault if fine else r.parameter_faults | fault
+
+
 cdef void note_parameter(Request r, Parameter* p) noexcept nogil:
     """Keep what the server itself reads of the request's parameters; the last entry of a key wins."""
-    if span_equals(p.key, b"timeout", 7):
-        r.timeout_us = <int64_t>p.number if p.kind == 2 else 0
-    elif span_equals(p.key, b"priority", 8):
-        r.priority = p.number if p.kind == 2 or p.kind == 5 else 0
-    elif span_equals(p.key, b"sequence_id", 11):
-        r.in_sequence = span_length(p.text) != 0 if p.kind == 3 else p.number != 0
+    cdef bint is_signed = p.kind == PARAMETER_INT64 and <int64_t>p.number >= 0
+    if has_key(p, b"timeout", 7):
+        r.timeout_us = <int64_t>p.number if is_signed else 0
+        judge(r, BAD_TIMEOUT, is_signed)
+    elif has_key(p, b"priority", 8):
+        r.priority = p.number if is_signed or p.kind == PARAMETER_UINT64 else 0
+        judge(r, BAD_PRIORITY, is_signed or p.kind == PARAMETER_UINT64)
+    elif has_key(p, b"sequence_id", 11):
+        if p.kind == PARAMETER_STRING:
+            r.in_sequence = span_length(p.text) != 0
+        else:
+            r.in_sequence = (p.kind == PARAMETER_INT64 or p.kind == PARAMETER_UINT64) and p.number != 0
+        judge(r, BAD_SEQUENCE_ID, p.kind == PARAMETER_STRING or p.kind == PARAMETER_INT64 or p.kind == PARAMETER_UINT64)
+    elif has_key(p, b"sequence_start", 14):
+        judge(r, BAD_SEQUENCE_START, p.kind == PARAMETER_BOOL)
+    elif has_key(p, b"sequence_end", 12):
+        judge(r, BAD_SEQUENCE_END, p.kind == PARAMETER_BOOL)
+    elif has_key(p, b"triton_enable_empty_final_response", 34):
+        judge(r, BAD_FINAL_RESPONSE, p.kind == PARAMETER_BOOL)
+    elif span_length(p.key) >= 7 and memcmp(p.key.at, b"triton_", 7) == 0:
+        r.parameter_faults |= UNKNOWN_TRITON
+        r.unknown_triton = p.key
 
 
-cdef WireStatus read_request(Request r, Span s, int* at_input) noexcept nogil:
-    """Walk the whole message. On failure *at_input is the index of the input at fault, or -1."""
+cdef WireStatus add_input(Request r, Span s) noexcept nogil:
+    cdef Tensor* tensors
+    cdef WireStatus status
+    if r.tensor_count == MAX_TENSORS:
+        return WIRE_TOO_MANY
+    tensors = <Tensor*>with_room(r.tensors, r.inline_tensors, r.tensor_count, &r.tensor_room, sizeof(Tensor))
+    if tensors == NULL:
+        return WIRE_NO_MEMORY
+    r.tensors = tensors
+    r.reading_input = True
+    status = read_tensor(r, &r.tensors[r.tensor_count], s)
+    if status == WIRE_OK:
+        r.reading_input = False
+        r.tensor_count += 1
+    return status
+
+
+cdef WireStatus add_wanted(Request r, Span s) noexcept nogil:
+    cdef Wanted* wanted
+    cdef WireStatus status
+    if r.wanted_count == MAX_TENSORS:
+        return WIRE_TOO_MANY
+    wanted = <Wanted*>with_room(r.wanted, r.inline_wanted, r.wanted_count, &r.wanted_room, sizeof(Wanted))
+    if wanted == NULL:
+        return WIRE_NO_MEMORY
+    r.wanted = wanted
+    status = read_wanted(&r.wanted[r.wanted_count], s)
+    if status == WIRE_OK:
+        r.wanted_count += 1
+    return status
+
+
+cdef WireStatus add_raw(Request r, Span s) noexcept nogil:
+    cdef Span* raw
+    if r.raw_count == MAX_TENSORS:
+        return WIRE_TOO_MANY
+    raw = <Span*>with_room(r.raw, r.inline_raw, r.raw_count, &r.raw_room, sizeof(Span))
+    if raw == NULL:
+        return WIRE_NO_MEMORY
+    r.raw = raw
+    r.raw[r.raw_count] = s
+    r.raw_count += 1
+    return WIRE_OK
+
+
+cdef WireStatus read_request(Request r, Span s) noexcept nogil:
+    """Walk the whole message. On failure r.reading_input says whether tensor number r.tensor_count is at fault."""
     cdef uint32_t field = 0, wire_type = 0
     cdef Parameter parameter
     cdef Span payload
     cdef WireStatus status
-    at_input[0] = -1
     while s.at != s.end:
         status = read_tag(&s, &field, &wire_type)
         if status != WIRE_OK:
@@ -374,43 +350,20 @@ cdef WireStatus read_request(Request r, Span s, int* at_input) noexcept nogil:
             status = read_string(&s, &r.model_version_span)
         elif field == 3:
             status = read_string(&s, &r.id_span)
-        elif field == 4:
-            status = read_length(&s, &payload)
-            if status == WIRE_OK:
-                status = read_parameter(payload, &parameter, 1)
-            if status == WIRE_OK:
-                note_parameter(r, &parameter)
-        elif field == 5:
-            status = read_length(&s, &payload)
-            if status == WIRE_OK and r.tensor_count == MAX_TENSORS:
-                status = WIRE_TOO_MANY
-            if status == WIRE_OK:
-                status = grow(<void**>&r.tensors, r.inline_tensors, r.tensor_count, &r.tensor_room, sizeof(Tensor))
-            if status == WIRE_OK:
-                at_input[0] = r.tensor_count
-                status = read_tensor(r, &r.tensors[r.tensor_count], payload)
-            if status == WIRE_OK:
-                at_input[0] = -1
-                r.tensor_count += 1
-        elif field == 6:
-            status = read_length(&s, &payload)
-            if status == WIRE_OK and r.wanted_count == MAX_TENSORS:
-                status = WIRE_TOO_MANY
-            if status == WIRE_OK:
-                status = grow(<void**>&r.wanted, r.inline_wanted, r.wanted_count, &r.wanted_room, sizeof(Wanted))
-            if status == WIRE_OK:
-                status = read_wanted(&r.wanted[r.wanted_count], payload)
-            if status == WIRE_OK:
-                r.wanted_count += 1
         else:
             status = read_length(&s, &payload)
-            if status == WIRE_OK and r.raw_count == MAX_TENSORS:
-                status = WIRE_TOO_MANY
-            if status == WIRE_OK:
-                status = grow(<void**>&r.raw, r.inline_raw, r.raw_count, &r.raw_room, sizeof(Span))
-            if status == WIRE_OK:
-                r.raw[r.raw_count] = payload
-                r.raw_count += 1
+            if status != WIRE_OK:
+                return status
+            if field == 4:
+                status = read_parameter(payload, &parameter, 1)
+                if status == WIRE_OK:
+                    note_parameter(r, &parameter)
+            elif field == 5:
+                status = add_input(r, payload)
+            elif field == 6:
+                status = add_wanted(r, payload)
+            else:
+                status = add_raw(r, payload)
         if status != WIRE_OK:
             return status
     return WIRE_OK
@@ -421,18 +374,21 @@ def decode(bytes body not None) -> Request:
 
     Raises InvalidRequest, naming the input at fault where there is one.
     """
-    cdef Request r = Request.__new__(Request)
-    cdef Span s
-    cdef int at_input = -1
+    cdef Request r
+    cdef Span s, name
     cdef WireStatus status
+    if len(body) > MAX_MESSAGE:
+        raise InvalidRequest(f"the ModelInferRequest has {len(body)} bytes; a message holds at most {MAX_MESSAGE}")
+    r = Request.__new__(Request)
     r.body = body
     s.at = <const uint8_t*><const char*>body
     s.end = s.at + len(body)
-    status = read_request(r, s, &at_input)
+    status = read_request(r, s)
     if status == WIRE_OK:
         return r
     why = why_malformed(status)
-    if at_input < 0:
+    if not r.reading_input:
         raise InvalidRequest(f"the ModelInferRequest is malformed: {why}")
-    name = shown(r.tensors[at_input].name) if span_length(r.tensors[at_input].name) else "without a readable name"
-    raise InvalidRequest(f"input {name} (number {at_input}) of the ModelInferRequest is malformed: {why}")
+    name = r.tensors[r.tensor_count].name
+    called = shown(name) if span_length(name) else "without a readable name"
+    raise InvalidRequest(f"input {called} (number {r.tensor_count}) of the ModelInferRequest is malformed: {why}")

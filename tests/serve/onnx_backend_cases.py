@@ -7,8 +7,8 @@ over ONNX Runtime has to get right too; what it cannot load or gets wrong here s
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ CARRIED = frozenset(
     }
 )  # fmt: skip
 BFLOAT16_RTOL = 2**-6  # two units in the last place, as the suite's own runner allows
+
+KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
+BATCH_DIMENSION = "rows"
+MODELS_PER_SERVER = 500
 
 Tensors = tuple[np.ndarray, ...]
 
@@ -60,6 +64,13 @@ class Case:
         return all(_element_type(info) in CARRIED for info in (*self.inputs, *self.outputs))
 
     @property
+    def rows(self) -> int:
+        """The first dimension that all recorded inputs and outputs share; 0 if they share none."""
+        tensors = [tensor for inputs, outputs in self.data_sets for tensor in (*inputs, *outputs)]
+        first = {tensor.shape[0] if tensor.ndim else 0 for tensor in tensors}
+        return first.pop() if len(first) == 1 and self.inputs else 0
+
+    @property
     def has_bfloat16(self) -> bool:
         """Whether it has a tensor of the one type that the protocol carries and numpy lacks."""
         return any(_element_type(info) == TensorProto.BFLOAT16 for info in (*self.inputs, *self.outputs))
@@ -73,12 +84,33 @@ def cases(kind: str) -> list[Case]:
     return sorted((_case(one) for one in found), key=lambda case: case.name)
 
 
-def write_repository(chosen: Iterable[Case], root: Path) -> None:
-    """Write the models as <root>/<case>/1/model.onnx, without config.pbtxt."""
+def with_open_rows(case: Case) -> Case:
+    """The same case with a model that leaves the first dimension of every input and output open."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    initializers = {one.name for one in model.graph.initializer}
+    for info in (*model.graph.input, *model.graph.output):
+        if info.name not in initializers:
+            first = info.type.tensor_type.shape.dim[0]
+            first.Clear()
+            first.dim_param = BATCH_DIMENSION
+    del model.graph.value_info[:]  # shapes in between are as fixed as the ones that were just opened
+    return replace(case, model=model)
+
+
+def chunks(everything: Sequence[Case]) -> Iterator[Sequence[Case]]:
+    """The cases in portions of as many models as one server is given."""
+    for start in range(0, len(everything), MODELS_PER_SERVER):
+        yield everything[start : start + MODELS_PER_SERVER]
+
+
+def write_repository(chosen: Iterable[Case], root: Path) -> Path:
+    """Write the models as <root>/<case>/1/model.onnx, without config.pbtxt, and return the root."""
     for case in chosen:
         path = model_path(root, case)
         path.parent.mkdir(parents=True)
         path.write_bytes(case.model.SerializeToString())
+    return root
 
 
 def model_path(root: Path, case: Case) -> Path:
@@ -140,6 +172,8 @@ def _case(test: Any) -> Case:
     inputs = tuple(info for info in model.graph.input if info.name not in initializers)
     outputs = tuple(model.graph.output)
     data_sets = test.data_sets if test.data_sets is not None else _recorded(Path(test.model_dir))
+    if not data_sets:
+        raise ValueError(f"{test.name} has no recorded inputs and outputs, so it would pass whatever happens")
     return Case(
         test.name,
         model,

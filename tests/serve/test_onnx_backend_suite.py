@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -15,15 +15,24 @@ import pytest
 
 from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
 
-from .onnx_backend_cases import Case, Verdict, cases, difference, model_path, verdict, write_repository
+from .onnx_backend_cases import (
+    KINDS,
+    Case,
+    Verdict,
+    cases,
+    chunks,
+    difference,
+    model_path,
+    verdict,
+    write_repository,
+)
 from .onnx_backend_wire import answer_tensors, infer_request
-from .served_repository import ServedRepository
+from .process import Server
 
 # The least number of cases that ONNX Runtime must pass by itself: without it, a suite that has become empty
-# would pass as well. With onnx 1.23.2 and ONNX Runtime 1.32.0 they are 1,566, 17, 59 and 24.
+# would pass as well. With onnx 1.23.2 and ONNX Runtime 1.32.0 they are 1566, 17, 59 and 24.
 FLOORS = {"node": 1520, "simple": 15, "pytorch-converted": 55, "pytorch-operator": 20}
-MODELS_PER_SERVER = 500
-READY_TIMEOUT_S, STOP_TIMEOUT_S, CALL_TIMEOUT_S = 60.0, 30.0, 30.0
+CALL_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,53 +47,38 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class KindResults:
-    """All cases of one kind and how the servers that they needed have ended."""
+class Results:
+    """All cases of one kind."""
 
     kind: str
     results: tuple[Result, ...]
-    exit_codes: tuple[int, ...]
-    bugs: tuple[str, ...]
 
     def of(self, *verdicts: Verdict) -> list[Result]:
         """The cases of which ONNX Runtime in this process has such an opinion."""
         return [result for result in self.results if result.verdict in verdicts]
 
 
-@pytest.fixture(scope="module", params=list(FLOORS))
-def suite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> KindResults:
-    """One kind of the suite, run in this process and through servers."""
+@pytest.fixture(scope="module", params=KINDS)
+def suite(request: pytest.FixtureRequest, transport: str, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """One kind of the suite, run in this process and through servers, each of which must end well."""
     results: list[Result] = []
-    exit_codes: list[int] = []
-    bugs: list[str] = []
-    everything = cases(request.param)
-    root = tmp_path_factory.mktemp(request.param)
-    for number, chunk in enumerate(_chunks(everything)):
-        repository = root / f"repository{number}"
-        write_repository(chunk, repository)
-        server = ServedRepository(repository, "--models-strict", "false", "--warmup-budget-ms", "0")
+    for chunk in chunks(cases(request.param)):
+        folder = tmp_path_factory.mktemp(request.param)
+        repository = write_repository(chunk, folder / "repository")
+        server = Server(repository, folder, transport, ("--models-strict=false", "--warmup-budget-ms=0"), {})
         try:
-            # The server loads meanwhile.
-            verdicts = [verdict(case, model_path(repository, case)) for case in chunk]
-            address = server.wait_until_ready(READY_TIMEOUT_S)
-            with grpc.insecure_channel(address) as channel:
-                stub = GRPCInferenceServiceStub(channel)
+            verdicts = [verdict(case, model_path(repository, case)) for case in chunk]  # the server loads meanwhile
+            server.wait_until_ready()
+            with server.stub() as stub:
                 served = [_served(stub, case) for case in chunk]
-            exit_codes.append(server.stop(STOP_TIMEOUT_S))
+            failures = {one["model"]: one["reason"] for one in server.log() if one["message"] == "model failed to load"}
         finally:
-            server.kill()
-        failures = {one["model"]: one["reason"] for one in server.records() if one["message"] == "model failed to load"}
-        bugs += [str(one) for one in server.records() if "This is a bug" in one["message"]]
+            server.stop()
         results += [
             Result(case.name, opinion, reason, outcome, failures.get(case.name))
             for case, (opinion, reason), outcome in zip(chunk, verdicts, served, strict=True)
         ]
-    return KindResults(request.param, tuple(results), tuple(exit_codes), tuple(bugs))
-
-
-def _chunks(everything: Sequence[Case]) -> Iterator[Sequence[Case]]:
-    for start in range(0, len(everything), MODELS_PER_SERVER):
-        yield everything[start : start + MODELS_PER_SERVER]
+    return Results(request.param, tuple(results))
 
 
 def _served(stub: GRPCInferenceServiceStub, case: Case) -> str:
@@ -102,49 +96,42 @@ def _served(stub: GRPCInferenceServiceStub, case: Case) -> str:
     return ""
 
 
-def test_what_onnxruntime_passes_in_process_passes_through_the_server(suite: KindResults) -> None:
+def test_what_onnxruntime_passes_in_process_passes_through_the_server(suite: Results) -> None:
+    print(_table(suite))  # shown by pytest -rA, for whoever updates the counts in the documentation
     broken = [one for one in suite.of(Verdict.PASSES) if one.served]
     assert not broken, _listed(broken)
 
 
-def test_onnxruntime_passes_enough_cases_for_this_to_mean_something(suite: KindResults) -> None:
+def test_onnxruntime_passes_enough_cases_for_this_to_mean_something(suite: Results) -> None:
     assert len(suite.of(Verdict.PASSES)) >= FLOORS[suite.kind], _table(suite)
 
 
-def test_what_onnxruntime_or_the_protocol_cannot_take_is_refused_at_load_with_a_reason(suite: KindResults) -> None:
-    loaded = [one for one in suite.of(Verdict.NOT_CARRIED, Verdict.NOT_LOADED) if not one.load_failure]
-    assert not loaded, _listed(loaded)
-
-
-def test_nothing_else_is_refused_at_load(suite: KindResults) -> None:
-    refused = [one for one in suite.of(Verdict.PASSES, Verdict.NOT_FED, Verdict.DIFFERS) if one.load_failure]
-    assert not refused, _listed(refused)
-
-
-def test_bf16_passes_through_the_server_although_python_cannot_feed_it(suite: KindResults) -> None:
+def test_bf16_passes_through_the_server_although_numpy_has_no_such_type(suite: Results) -> None:
     broken = [one for one in suite.of(Verdict.NOT_FED) if one.served]
     assert not broken, _listed(broken)
 
 
-def test_every_server_ends_cleanly_and_reports_no_bug_of_its_own(suite: KindResults) -> None:
-    print(_table(suite))  # shown by pytest -rA, for whoever updates the counts in the documentation
-    assert set(suite.exit_codes) == {0}
-    assert not suite.bugs
+def test_what_onnxruntime_or_the_protocol_cannot_take_is_refused_at_load(suite: Results) -> None:
+    loaded = [one for one in suite.of(Verdict.NOT_CARRIED, Verdict.NOT_LOADED) if not one.load_failure]
+    assert not loaded, _listed(loaded)
+
+
+def test_nothing_else_is_refused_at_load(suite: Results) -> None:
+    refused = [one for one in suite.of(Verdict.PASSES, Verdict.NOT_FED, Verdict.DIFFERS) if one.load_failure]
+    assert not refused, _listed(refused)
 
 
 def _listed(results: Sequence[Result]) -> str:
     reasons = (
-        f"{one.name}: {textwrap.shorten(one.served or one.load_failure or 'it was loaded', 300)}" for one in results
+        f"{one.name}: {textwrap.shorten(one.load_failure or one.served or 'it was loaded', 300)}" for one in results
     )
     return "\n".join([f"{len(results)} cases:", *reasons])
 
 
-def _table(suite: KindResults) -> str:
-    through = sum(not one.served for one in suite.results)
+def _table(suite: Results) -> str:
     counts = Counter(one.verdict for one in suite.results)
-    lines = [f"{suite.kind}: {len(suite.results)} cases, {through} pass through the server"]
-    lines += [f"  {counts[verdict]:5} {verdict.value}" for verdict in Verdict]
-    lines += [
-        f"    {one.name}: {textwrap.shorten(one.in_process, 120)}" for one in suite.of(Verdict.DIFFERS) if one.served
-    ]
+    through = Counter(one.verdict for one in suite.results if not one.served)
+    lines = [f"{suite.kind}: {len(suite.results)} cases, {through.total()} pass through the server"]
+    lines += [f"  {counts[one]:5} {one.value}: {through[one]} pass through the server" for one in Verdict]
+    lines += [f"    {one.name}: {textwrap.shorten(one.in_process, 120)}" for one in suite.of(Verdict.DIFFERS)]
     return "\n".join(lines)

@@ -85,8 +85,7 @@ def test_print_config_aligns_its_columns(run: Run) -> None:
         ),
         (
             ("serve", "--redis-host=x"),
-            "redis.host (flag --redis-host): the response cache in Redis is not built yet; "
-            "remove this setting",
+            "redis.host (flag --redis-host): the response cache in Redis is not built yet; remove this setting",
         ),
         (("serve", "--config", "/nowhere"), "file /nowhere: cannot be read: No such file or directory"),
         (

@@ -194,9 +194,7 @@ def test_the_log_level_may_be_written_in_any_case() -> None:
 
 
 def test_the_configuration_page_is_what_the_settings_say() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), (
-        "run: python -m inferd.config.docs > docs/configuration.md"
-    )
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m inferd.config.docs > docs/configuration.md"
 
 
 def test_the_example_on_the_page_loads(write_yaml: WriteYaml) -> None:

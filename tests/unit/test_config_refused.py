@@ -104,9 +104,7 @@ def test_a_value_that_yaml_itself_cannot_read_is_refused(write_yaml: WriteYaml, 
     assert refused_yaml(write_yaml(text)).startswith("file FILE: is not valid YAML")
 
 
-@pytest.mark.parametrize(
-    "text", ["a: &loop {b: *loop}", "grpc: &loop {port: *loop}", "grpc: &loop {grpc: *loop}"]
-)
+@pytest.mark.parametrize("text", ["a: &loop {b: *loop}", "grpc: &loop {port: *loop}", "grpc: &loop {grpc: *loop}"])
 def test_a_mapping_that_contains_itself_is_refused(write_yaml: WriteYaml, text: str) -> None:
     assert "FILE" in refused_yaml(write_yaml(text))
 
@@ -123,9 +121,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / "none.yaml"
-    assert (
-        refusal({}, {"INFERD_CONFIG": str(file)}) == f"file {file}: cannot be read: No such file or directory"
-    )
+    assert refusal({}, {"INFERD_CONFIG": str(file)}) == f"file {file}: cannot be read: No such file or directory"
 
 
 @given(st.text(max_size=40))
@@ -155,8 +151,7 @@ def test_any_text_in_a_variable_either_loads_or_is_a_start_error(variable: str, 
         ),
         (
             "INFERD_MAX_BATCH_SIZE",
-            "environment INFERD_MAX_BATCH_SIZE: no such setting; "
-            "did you mean INFERD_BATCHING_MAX_BATCH_SIZE?",
+            "environment INFERD_MAX_BATCH_SIZE: no such setting; did you mean INFERD_BATCHING_MAX_BATCH_SIZE?",
         ),
         ("INFERD_QQQQ", "environment INFERD_QQQQ: no such setting"),
     ],
@@ -243,8 +238,7 @@ def test_a_cpu_count_that_is_no_positive_number_is_refused(value: str) -> None:
         ),
         (
             {"http.port": "7", "metrics.port": "7"},
-            "http.port and metrics.port are both 7 "
-            "(http.port: flag --http-port; metrics.port: flag --metrics-port)",
+            "http.port and metrics.port are both 7 (http.port: flag --http-port; metrics.port: flag --metrics-port)",
         ),
         (
             {"batching.max_queue_rows": "63"},
@@ -265,9 +259,7 @@ def test_a_cpu_count_that_is_no_positive_number_is_refused(value: str) -> None:
         ),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused_with_both_origins(
-    flags: dict[str, str], message: str
-) -> None:
+def test_settings_that_contradict_each_other_are_refused_with_both_origins(flags: dict[str, str], message: str) -> None:
     assert refusal(flags) == message
 
 

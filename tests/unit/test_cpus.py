@@ -135,9 +135,7 @@ def test_threads_are_split_in_whole_numbers(cpus: float, instances: int, threads
 
 
 @given(st.floats(0.01, 4096), st.integers(1, 64))
-def test_all_threads_together_exceed_the_cpus_only_where_each_party_has_one(
-    cpus: float, instances: int
-) -> None:
+def test_all_threads_together_exceed_the_cpus_only_where_each_party_has_one(cpus: float, instances: int) -> None:
     threads = split_threads(cpus, instances)
     assert threads == 1 or threads * instances <= cpus
 

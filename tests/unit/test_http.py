@@ -311,9 +311,7 @@ def test_a_port_that_is_bound_but_not_listened_on_is_taken_too() -> None:
 
 def test_an_address_of_another_machine_is_refused_in_words() -> None:
     async def main() -> None:
-        with pytest.raises(
-            StartError, match=r"http port 0 on 192\.0\.2\.1 cannot be had: the host is no address of"
-        ):
+        with pytest.raises(StartError, match=r"http port 0 on 192\.0\.2\.1 cannot be had: the host is no address of"):
             await HttpServer(healthy(), "192.0.2.1", 0, "http", flag="--http-port").start()
 
     run(main())

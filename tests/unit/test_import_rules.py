@@ -25,7 +25,7 @@ LAYERS = (
     {"cli"},
     {"__main__"},
 )
-ONLY_IMPORTERS = {"onnxruntime": {"session", "app"}, "uvloop": {"app"}, "starlette": {"http"}, "uvicorn": {"http"}}
+ONLY_IMPORTERS = {"onnxruntime": {"session"}, "uvloop": {"app"}, "starlette": {"http"}, "uvicorn": {"http"}}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc"}
 
 

@@ -98,9 +98,7 @@ def test_an_exception_is_its_traceback() -> None:
     assert line["exception"].endswith("RuntimeError: no such input")
 
 
-@pytest.mark.parametrize(
-    "value", [b"\x00" * 100, bytearray(9), memoryview(b"x"), np.zeros(4), object(), range(5)]
-)
+@pytest.mark.parametrize("value", [b"\x00" * 100, bytearray(9), memoryview(b"x"), np.zeros(4), object(), range(5)])
 def test_a_value_that_could_be_tensor_data_is_written_as_its_type(value: object) -> None:
     assert as_json(record(value=value))["value"] == f"<{type(value).__name__}>"
 
@@ -184,9 +182,7 @@ def test_colour_is_only_for_terminals(stream: io.StringIO, coloured: bool) -> No
 # --- the set-up ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("level", "heard"), [("debug", "diwe"), ("info", "iwe"), ("warning", "we"), ("error", "e")]
-)
+@pytest.mark.parametrize(("level", "heard"), [("debug", "diwe"), ("info", "iwe"), ("warning", "we"), ("error", "e")])
 def test_the_level_decides_what_inferd_says(level: str, heard: str) -> None:
     stream = io.StringIO()
     configure(level, "human", stream)  # type: ignore[arg-type]
@@ -197,9 +193,7 @@ def test_the_level_decides_what_inferd_says(level: str, heard: str) -> None:
     assert re.findall(r"runner: (\w)", stream.getvalue()) == list(heard)
 
 
-@pytest.mark.parametrize(
-    "name", ["uvicorn.error", "uvicorn.access", "grpc", "grpc._cython.cygrpc", "asyncio"]
-)
+@pytest.mark.parametrize("name", ["uvicorn.error", "uvicorn.access", "grpc", "grpc._cython.cygrpc", "asyncio"])
 def test_libraries_speak_from_warning_up_through_the_same_stream(name: str) -> None:
     stream = io.StringIO()
     configure("info", "human", stream)

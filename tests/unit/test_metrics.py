@@ -73,12 +73,8 @@ def test_requests_are_counted_by_the_name_of_their_code(read: Read) -> None:
 
 
 def test_codes_grpc_does_not_know_are_counted_as_unknown() -> None:
-    metrics = read_text(
-        registry_of(ModelSample(model="m", version="1", requests_by_code={2: 1, 99: 2, -1: 4}))
-    )
-    assert values(metrics, "inferd_requests_total") == {
-        (("code", "UNKNOWN"), ("model", "m"), ("version", "1")): 7
-    }
+    metrics = read_text(registry_of(ModelSample(model="m", version="1", requests_by_code={2: 1, 99: 2, -1: 4})))
+    assert values(metrics, "inferd_requests_total") == {(("code", "UNKNOWN"), ("model", "m"), ("version", "1")): 7}
 
 
 @both_formats
@@ -143,9 +139,7 @@ def test_requests_for_unknown_models_are_counted_and_make_no_other_series() -> N
     unknown = ModelSample(model="", requests_by_code={5: 3})
     metrics = list(read_text(registry_of(unknown)))
     assert value(metrics, "inferd_requests_total", model="", version="", code="NOT_FOUND") == 3
-    others = [
-        sample.name for metric in metrics for sample in metric.samples if sample.name.startswith("inferd_")
-    ]
+    others = [sample.name for metric in metrics for sample in metric.samples if sample.name.startswith("inferd_")]
     assert sorted(others) == ["inferd_build_info", "inferd_requests_total"]
 
 

@@ -81,9 +81,7 @@ def test_a_bad_model_does_not_hide_the_good_ones(tmp_path: Path) -> None:
     assert [broken.name for broken in found.broken] == ["bad", "none"]
 
 
-def test_a_relative_path_is_found_from_where_we_stand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_path_is_found_from_where_we_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "net" / "1" / "model.onnx")
     monkeypatch.chdir(tmp_path)
     assert only_model(Path(".")).versions[0].model_path == tmp_path / "net" / "1" / "model.onnx"
@@ -96,9 +94,7 @@ def test_the_own_folder_of_a_mounted_disk_is_no_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["-x", "a b", "a+b", "é", "a" * 129])
-def test_a_folder_whose_name_is_no_model_name_is_broken_and_told_the_pattern(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_folder_whose_name_is_no_model_name_is_broken_and_told_the_pattern(tmp_path: Path, name: str) -> None:
     put(tmp_path / name / "1" / "model.onnx")
     assert r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}" in only_reason(tmp_path)
 
@@ -193,9 +189,7 @@ def test_a_folder_that_is_no_version_is_warned_of(tmp_path: Path, name: str) -> 
     put(tmp_path / "net" / name / "model.onnx")
     model = only_model(tmp_path)
     assert [version.version for version in model.versions] == [1]
-    assert model.decl.warnings == (
-        f"folder {name!r} is not a version; those are 1, 2, 3 ... without leading zeros",
-    )
+    assert model.decl.warnings == (f"folder {name!r} is not a version; those are 1, 2, 3 ... without leading zeros",)
 
 
 def test_dot_folders_and_files_beside_the_versions_are_not_mentioned(tmp_path: Path) -> None:
@@ -302,9 +296,7 @@ def test_a_pipe_in_the_place_of_a_config_is_not_opened(tmp_path: Path) -> None:
         (f"{'a' * 200}.onnx", "a" * 128, 1),
     ],
 )
-def test_a_single_file_is_a_model_under_a_valid_name(
-    tmp_path: Path, file: str, name: str, version: int
-) -> None:
+def test_a_single_file_is_a_model_under_a_valid_name(tmp_path: Path, file: str, name: str, version: int) -> None:
     path = put(tmp_path / file)
     model = only_model(path)
     assert model.decl.name == name
@@ -322,9 +314,7 @@ def test_a_config_is_not_read_for_a_single_file_and_a_warning_says_so(tmp_path: 
     assert decl.warnings == (f"config.pbtxt is not read for a single file; serve {tmp_path} to have it read",)
 
 
-def test_a_relative_single_file_is_named_by_its_folders(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_single_file_is_named_by_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "net" / "2" / "model.onnx")
     monkeypatch.chdir(tmp_path / "net" / "2")
     model = only_model(Path("model.onnx"))
@@ -341,9 +331,7 @@ def test_a_linked_single_file_keeps_the_name_of_the_link(tmp_path: Path) -> None
     ("file", "content", "part"),
     [("net.pt", b"x", "is not an .onnx file"), ("net.onnx", b"", "is an empty file")],
 )
-def test_a_single_file_that_cannot_be_served_is_refused(
-    tmp_path: Path, file: str, content: bytes, part: str
-) -> None:
+def test_a_single_file_that_cannot_be_served_is_refused(tmp_path: Path, file: str, content: bytes, part: str) -> None:
     assert part in fault(put(tmp_path / file, content))
 
 
@@ -361,3 +349,9 @@ def test_what_is_found_can_be_compared(tmp_path: Path) -> None:
     assert scan(tmp_path) == scan(tmp_path)
     assert isinstance(scan(tmp_path), Repository)
     assert isinstance(scan(tmp_path).broken[0], BrokenModel)
+
+
+@pytest.mark.parametrize("name", ["readiness", "liveness", "inference.GRPCInferenceService"])
+def test_a_model_cannot_have_a_name_of_the_health_checks(tmp_path: Path, name: str) -> None:
+    put(tmp_path / name / "1" / "model.onnx")
+    assert "rename the folder" in only_reason(tmp_path)

@@ -212,9 +212,7 @@ def test_a_field_that_changes_answers_is_refused_by_name(text: str, path: str) -
 
 def test_all_refused_fields_are_told_at_once() -> None:
     text = 'input { name: "x" data_type: TYPE_FP32 dims: 1 reshape { } } batch_input { } batch_output { }'
-    assert fault(text) == (
-        "config.pbtxt: 'input.reshape', 'batch_input' and 'batch_output' are not supported yet"
-    )
+    assert fault(text) == ("config.pbtxt: 'input.reshape', 'batch_input' and 'batch_output' are not supported yet")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""Servers to talk to: `zoo` has every model and is shared, `server` starts one for a single test."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_models as models
+import pytest
+from grpc import Channel
+
+from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
+
+from .process import BUG, Server, command
+
+# A second transport only has to be named here; every test below then runs on it too.
+TRANSPORTS = ("grpcio",)
+
+# Tests are after behaviour, not speed: batch sizes are not measured at load and not limited by it.
+UNLEARNT = ("--warmup-budget-ms=0", "--batching-learn=false")
+
+BATCH_OF_4 = "max_batch_size: 4 dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 200000 }"
+SLOW_ALONE = "max_batch_size: 1"
+
+
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """What carries gRPC in this run of the suite."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def zoo(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A ready server with one model of every kind, for tests that leave it as they found it."""
+    folder = tmp_path_factory.mktemp("zoo")
+    started = Server(build_zoo(folder / "repository"), folder, transport, UNLEARNT, {})
+    try:
+        started.wait_until_ready()
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture
+def channel(zoo: Server) -> Iterator[Channel]:
+    """A connection to the zoo."""
+    with zoo.channel() as opened:
+        yield opened
+
+
+@pytest.fixture
+def stub(channel: Channel) -> GRPCInferenceServiceStub:
+    """The generated stub, connected to the zoo."""
+    return GRPCInferenceServiceStub(channel)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A model repository, empty."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def launch(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """Starts servers without waiting for them: ``launch(path, "--flag=value", env={})``.
+
+    All are stopped at the end of the test, and must end well.
+    """
+    started: list[Server] = []
+
+    def start(path: Path, *flags: str, env: dict[str, str] | None = None) -> Server:
+        started.append(Server(path, tmp_path_factory.mktemp("server"), transport, (*UNLEARNT, *flags), env or {}))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+@pytest.fixture
+def server(launch: Callable[..., Server]) -> Callable[..., Server]:
+    """Like `launch`, but the servers are ready."""
+
+    def start(path: Path, *flags: str, env: dict[str, str] | None = None) -> Server:
+        one = launch(path, *flags, env=env)
+        one.wait_until_ready()
+        return one
+
+    return start
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """How a server that did not start ended."""
+
+    code: int
+    stdout: str
+    lines: list[str]
+
+
+@pytest.fixture
+def refused(transport: str) -> Callable[..., Refusal]:
+    """Runs servers that cannot start, to their end: ``refused(path, "--flag=value")``. Log lines are left out."""
+
+    def run(path: Path, *flags: str) -> Refusal:
+        ports = ("--grpc-port=0", "--http-port=0", "--metrics-port=0")
+        done = subprocess.run(
+            [*command(path, transport), *ports, *UNLEARNT, *flags],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert BUG not in done.stderr, done.stderr
+        said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+        return Refusal(done.returncode, done.stdout, said)
+
+    return run
+
+
+def build_zoo(repository: Path) -> Path:
+    """One model of every kind that models.py makes."""
+    for datatype in models.ELEMENT_TYPES:
+        models.write(repository, f"identity_{datatype}", models.identity(datatype, ["rows", 3]))
+        models.write(repository, f"fixed_{datatype}", models.identity(datatype, [2, 3]))
+    models.write(repository, "mlp", models.mlp())
+    models.write(repository, "scale", models.scale())
+    models.write(repository, "scale_by_4", models.scale(), config=BATCH_OF_4)
+    models.write(repository, "scalar", models.scale(dims=[]))
+    models.write(repository, "no_batch", models.scale(dims=[4]))
+    models.write(repository, "two_by_two", models.two_by_two())
+    models.write(repository, "nonzero", models.nonzero())
+    models.write(repository, "sequence", models.sequence())
+    models.write(repository, "embedding", models.embedding())
+    models.write(repository, "embedding_by_4", models.embedding(), config=BATCH_OF_4)
+    models.write(repository, "coupled", models.coupled())
+    models.write(repository, "many_outputs", models.many_outputs())
+    models.write(repository, "slow", models.slow(), config=SLOW_ALONE)
+    for version, factor in ((1, 10.0), (3, 30.0)):
+        config = "" if version == 1 else "version_policy { all { } }"
+        models.write(repository, "versioned", models.scale(factor), version=version, config=config)
+    return repository

@@ -1,0 +1,183 @@
+"""Clients that hang up, run out of time or come when the queue is full: they cost themselves, nobody else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import onnx_models as models
+import pytest
+
+from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
+
+from .backlog import BUSY_MS, occupy, queue_behind
+from .calls import arrays, code_of, request, rows, slow
+from .conftest import SLOW_ALONE
+from .process import Server
+from .scrape import counted, wait_for
+
+SLOW_BOUNDED = "max_batch_size: 1 dynamic_batching { default_queue_policy { max_queue_size: 2 } }"
+
+
+@pytest.fixture(scope="module")
+def lazy(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with slow models only: its metrics page is short enough to be read many times a second."""
+    folder = tmp_path_factory.mktemp("lazy")
+    models.write(folder / "repository", "slow", models.slow(), config=SLOW_ALONE)
+    models.write(folder / "repository", "slow_bounded", models.slow(), config=SLOW_BOUNDED)
+    started = Server(folder / "repository", folder, transport, ("--warmup-budget-ms=0",), {})
+    try:
+        started.wait_until_ready()
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture
+def stub(lazy: Server) -> Iterator[GRPCInferenceServiceStub]:
+    with lazy.stub() as connected:
+        yield connected
+
+
+def test_one_of_four_queued_requests_is_cancelled_and_the_others_are_right(
+    lazy: Server, stub: GRPCInferenceServiceStub
+) -> None:
+    busy = occupy(lazy, stub)
+    before = counted(lazy, "slow")
+    calls = queue_behind(lazy, stub, 4)
+    assert calls[1].cancel()
+    wait_for(lazy, "slow", lambda now: now.queue_rows == 3)
+    for seed in (1, 3, 4):
+        assert np.array_equal(arrays(calls[seed - 1].result())["y"], rows(seed))
+    assert code_of(busy) is grpc.StatusCode.OK
+    after = counted(lazy, "slow").since(before)
+    assert after.codes == {"OK": 4, "CANCELLED": 1}
+    assert after.rows == 4
+
+
+def test_a_request_that_is_cancelled_while_it_runs_leaves_the_next_one_right(
+    lazy: Server, stub: GRPCInferenceServiceStub
+) -> None:
+    busy = occupy(lazy, stub, duration_ms=300)
+    [waiting] = queue_behind(lazy, stub, 1)
+    assert busy.cancel()
+    assert np.array_equal(arrays(waiting.result())["y"], rows(1))
+
+
+KILLED = """
+import grpc, sys
+address, body = sys.argv[1], sys.stdin.buffer.read()
+with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(body)
+"""
+
+
+def test_a_client_that_is_killed_mid_call_leaves_the_server_healthy(
+    lazy: Server, stub: GRPCInferenceServiceStub, tmp_path: Path
+) -> None:
+    busy = occupy(lazy, stub, duration_ms=1500)
+    before = counted(lazy, "slow")
+    body = tmp_path / "body"
+    body.write_bytes(slow(rows(0), BUSY_MS).SerializeToString())
+    with (
+        body.open("rb") as stdin,
+        subprocess.Popen([sys.executable, "-c", KILLED, lazy.address], stdin=stdin) as client,
+    ):
+        try:
+            wait_for(lazy, "slow", lambda now: now.queue_rows == 1)
+            assert code_of(busy) is grpc.StatusCode.OK
+            wait_for(lazy, "slow", lambda now: now.queue_rows == 0)
+        finally:
+            client.kill()
+    assert np.array_equal(arrays(stub.ModelInfer(slow(rows(1), 0)))["y"], rows(1))
+    after = wait_for(lazy, "slow", lambda now: now.since(before).requests == 3).since(before)
+    assert after.codes == {"OK": 2, "CANCELLED": 1}
+    assert lazy.health() == "SERVING"
+
+
+def test_a_deadline_that_passes_in_the_queue_is_told_and_the_model_never_runs_the_request(
+    lazy: Server, stub: GRPCInferenceServiceStub
+) -> None:
+    busy = occupy(lazy, stub)
+    before = counted(lazy, "slow")
+    late = stub.ModelInfer.future(slow(rows(1), 0), timeout=0.1)
+    assert code_of(late) is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert not busy.done()
+    assert code_of(busy) is grpc.StatusCode.OK
+    assert np.array_equal(arrays(stub.ModelInfer(slow(rows(2), 0)))["y"], rows(2))
+    after = counted(lazy, "slow").since(before)
+    # The busy one and the last one; whether the client or the server was first to notice is a race.
+    assert after.rows == 2
+    assert after.codes.pop("OK") == 2
+    assert sum(after.codes.values()) == 1
+    assert set(after.codes) <= {"DEADLINE_EXCEEDED", "CANCELLED"}
+
+
+def test_a_deadline_has_passed_before_the_request_arrives(lazy: Server, stub: GRPCInferenceServiceStub) -> None:
+    assert code_of(stub.ModelInfer.future(slow(rows(1), 0), timeout=0)) is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert code_of(stub.ModelInfer.future(slow(rows(1), 0))) is grpc.StatusCode.OK
+
+
+def test_a_client_without_a_deadline_gets_the_servers(repository: Path, server: Callable[..., Server]) -> None:
+    models.write(repository, "slow", models.slow(), config=SLOW_ALONE)
+    one = server(repository, "--inference-timeout-ms=150")
+    with one.stub() as stub:
+        # Longer than the server's own limit, which a client's deadline replaces.
+        busy = occupy(one, stub, timeout=20)
+        before = counted(one, "slow")
+        with pytest.raises(grpc.RpcError) as late:
+            stub.ModelInfer(slow(rows(1), 0))
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "deadline" in late.value.details()
+        assert code_of(busy) is grpc.StatusCode.OK
+        assert counted(one, "slow").since(before).codes == {"DEADLINE_EXCEEDED": 1, "OK": 1}
+
+
+def test_a_full_queue_refuses_with_a_hint_when_to_come_back(lazy: Server, stub: GRPCInferenceServiceStub) -> None:
+    # Two rows may wait for this model.
+    busy = occupy(lazy, stub, "slow_bounded")
+    waiting = queue_behind(lazy, stub, 2, "slow_bounded")
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(slow(rows(3), 0, "slow_bounded"))
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "'slow_bounded' is full" in refused.value.details()
+    pushback = dict(refused.value.trailing_metadata())["grpc-retry-pushback-ms"]
+    assert int(pushback) > 0
+    assert code_of(busy) is grpc.StatusCode.OK
+    for seed, call in zip((1, 2), waiting, strict=True):
+        assert np.array_equal(arrays(call.result())["y"], rows(seed))
+    assert code_of(stub.ModelInfer.future(slow(rows(4), 0, "slow_bounded"))) is grpc.StatusCode.OK
+
+
+def test_cancelling_makes_room_in_a_full_queue(lazy: Server, stub: GRPCInferenceServiceStub) -> None:
+    busy = occupy(lazy, stub, "slow_bounded")
+    waiting = queue_behind(lazy, stub, 2, "slow_bounded")
+    waiting[0].cancel()
+    wait_for(lazy, "slow_bounded", lambda now: now.queue_rows == 1)
+    late = stub.ModelInfer.future(slow(rows(3), 0, "slow_bounded"))
+    assert [code_of(one) for one in (busy, waiting[1], late)] == [grpc.StatusCode.OK] * 3
+
+
+def test_the_bound_in_bytes_refuses_too(repository: Path, server: Callable[..., Server]) -> None:
+    models.write(repository, "slow", models.slow(), config="max_batch_size: 64")
+    one = server(repository, "--batching-max-queue-bytes=4096", "--grpc-max-message-bytes=4096")
+    with one.stub() as stub:
+        busy = occupy(one, stub)
+        # 60 rows of 24 bytes each are 1440 bytes: two requests fit, a third does not.
+        waiting = [stub.ModelInfer.future(slow(rows(seed, 60), 0)) for seed in (1, 2)]
+        wait_for(one, "slow", lambda now: now.queue_rows == 120)
+        assert code_of(stub.ModelInfer.future(slow(rows(3, 60), 0))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert [code_of(call) for call in (busy, *waiting)] == [grpc.StatusCode.OK] * 3
+
+
+def test_requests_that_cannot_be_right_are_refused_at_once_even_while_the_model_is_busy(
+    lazy: Server, stub: GRPCInferenceServiceStub
+) -> None:
+    busy = occupy(lazy, stub)
+    assert code_of(stub.ModelInfer.future(request("slow", x=rows(1)))) is grpc.StatusCode.INVALID_ARGUMENT
+    assert not busy.done()
+    assert code_of(busy) is grpc.StatusCode.OK

@@ -1,0 +1,183 @@
+"""What the codec must find in a request, told by protobuf's own parser, struct and numpy alone."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+from handmade import FIELDS, LENGTH, SIZES, Spec
+
+from inferd.proto import inference_pb2 as pb
+
+MAX_TENSORS = 1024
+MAX_RANK = 64
+SHARED_MEMORY = {"shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"}
+CONTENTS = (
+    "bool_contents", "int_contents", "int64_contents", "uint_contents", "uint64_contents",
+    "fp32_contents", "fp64_contents", "bytes_contents",
+)  # fmt: skip
+NUMPY: Mapping[str, str] = {
+    "BOOL": "?", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "UINT8": "u1", "UINT16": "<u2",
+    "UINT32": "<u4", "UINT64": "<u8", "FP32": "<f4", "FP64": "<f8",
+}  # fmt: skip
+
+
+class Refused(Exception):
+    """The request is wrong, or asks for what is not offered."""
+
+
+def parsed(body: bytes) -> pb.ModelInferRequest | None:
+    """What protobuf makes of the bytes; None if it refuses them."""
+    try:
+        return pb.ModelInferRequest.FromString(body)
+    except DecodeError:
+        return None
+
+
+def beyond_limits(message: pb.ModelInferRequest) -> bool:
+    """True for the two limits that the codec has and protobuf does not."""
+    counts = len(message.inputs), len(message.outputs), len(message.raw_input_contents)
+    return max(counts) > MAX_TENSORS or any(len(tensor.shape) > MAX_RANK for tensor in message.inputs)
+
+
+def lost_a_map_entry(message: Any, field: int) -> bool:
+    """True if protobuf put an entry of the map at `field` aside because the entry has unknown fields.
+
+    That is a habit of its C implementation; the codec, like protobuf's other implementations, keeps it.
+    """
+    aside = UnknownFieldSet(message)
+    found = [aside[index] for index in range(len(aside))]
+    return any(unknown.field_number == field and unknown.wire_type == LENGTH for unknown in found)
+
+
+def lost_any_parameter(message: pb.ModelInferRequest) -> bool:
+    return (
+        lost_a_map_entry(message, 4)
+        or any(lost_a_map_entry(tensor, 4) for tensor in message.inputs)
+        or any(lost_a_map_entry(output, 2) for output in message.outputs)
+    )
+
+
+def integer(message: pb.ModelInferRequest, key: str, *kinds: str) -> int:
+    """A parameter that is an integer of at least 0 and of one of the kinds, else 0."""
+    if key not in message.parameters:
+        return 0
+    kind = message.parameters[key].WhichOneof("parameter_choice")
+    value = int(getattr(message.parameters[key], kind)) if kind in kinds else 0
+    return max(value, 0)
+
+
+def in_sequence(message: pb.ModelInferRequest) -> bool:
+    if "sequence_id" not in message.parameters:
+        return False
+    found = message.parameters["sequence_id"]
+    kind = found.WhichOneof("parameter_choice")
+    return kind in ("int64_param", "uint64_param", "string_param") and bool(getattr(found, kind))
+
+
+def check_parameters(message: pb.ModelInferRequest) -> None:
+    """Raise Refused for a parameter of the protocol with a type or value that it cannot have."""
+    types = {
+        "timeout": ("int64_param",),
+        "priority": ("int64_param", "uint64_param"),
+        "sequence_id": ("int64_param", "uint64_param", "string_param"),
+        "sequence_start": ("bool_param",),
+        "sequence_end": ("bool_param",),
+        "triton_enable_empty_final_response": ("bool_param",),
+    }
+    for key, value in message.parameters.items():
+        wrong = value.WhichOneof("parameter_choice") not in types[key] if key in types else key.startswith("triton_")
+        if wrong or (key in ("timeout", "priority") and value.int64_param < 0):
+            raise Refused(key)
+
+
+def laid_out(
+    message: pb.ModelInferRequest, inputs: Mapping[str, Spec], *, batched: bool, max_rows: int
+) -> dict[str, bytes]:
+    """The raw bytes of every input, or Refused, for a model with these inputs and one output, y."""
+    check_parameters(message)
+    if in_sequence(message):
+        raise Refused("a sequence")
+    sent = {tensor.name: index for index, tensor in enumerate(message.inputs)}
+    if len(sent) != len(message.inputs) or sent.keys() != inputs.keys():
+        raise Refused("names")
+    raw = list(message.raw_input_contents)
+    if raw and len(raw) != len(message.inputs):
+        raise Refused("number of raw entries")
+    rows = set()
+    found = {}
+    for name, (datatype, spec) in inputs.items():
+        tensor = message.inputs[sent[name]]
+        shape = list(tensor.shape)
+        if SHARED_MEMORY & set(tensor.parameters):
+            raise Refused("shared memory")
+        if tensor.datatype != datatype or len(shape) != len(spec) or min(shape, default=0) < 0:
+            raise Refused("datatype or shape")
+        if any(want >= 0 and want != have for want, have in zip(spec, shape, strict=True)):
+            raise Refused("shape")
+        rows.update(shape[:1] if batched else [])
+        typed = [index for index, name in enumerate(CONTENTS, 1) if len(getattr(tensor.contents, name))]
+        if raw and typed:
+            raise Refused("both raw and typed")
+        elements = math.prod(shape)
+        if raw:
+            found[name] = raw_bytes(raw[sent[name]], datatype, elements)
+        else:
+            found[name] = typed_bytes(tensor.contents, typed, datatype, elements)
+    if batched and inputs and (len(rows) != 1 or not 1 <= rows.pop() <= max_rows):
+        raise Refused("rows")
+    wanted = [output.name for output in message.outputs]
+    if len(set(wanted)) != len(wanted) or not set(wanted) <= {"y"}:
+        raise Refused("outputs")
+    if any(SHARED_MEMORY & set(output.parameters) or classifies(output) for output in message.outputs):
+        raise Refused("an extension")
+    return found
+
+
+def classifies(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> bool:
+    value = pb.InferParameter(int64_param=0)
+    return output.parameters.get("classification", value) != value
+
+
+def raw_bytes(raw: bytes, datatype: str, elements: int) -> bytes:
+    if datatype != "BYTES":
+        if len(raw) != elements * SIZES[datatype]:
+            raise Refused("number of bytes")
+        return raw
+    at, seen = 0, 0
+    while at < len(raw):
+        try:
+            (length,) = struct.unpack_from("<I", raw, at)
+            (element,) = struct.unpack_from(f"{length}s", raw, at + 4)
+            element.decode("utf-8")
+        except (struct.error, UnicodeDecodeError, OverflowError) as failure:
+            raise Refused("elements") from failure
+        at += 4 + length
+        seen += 1
+    if seen != elements:
+        raise Refused("number of elements")
+    return raw
+
+
+def typed_bytes(contents: pb.InferTensorContents, typed: list[int], datatype: str, elements: int) -> bytes:
+    if typed not in ([], [FIELDS.get(datatype)]):
+        raise Refused("contents of another type")
+    values = list(getattr(contents, CONTENTS[typed[0] - 1])) if typed else []
+    if len(values) != elements:
+        raise Refused("number of elements")
+    if datatype == "BYTES":
+        try:
+            return b"".join(struct.pack("<I", len(value)) + value.decode().encode() for value in values)
+        except UnicodeDecodeError as failure:
+            raise Refused("elements") from failure
+    if datatype not in NUMPY:
+        return b""
+    kind = np.dtype(NUMPY[datatype])
+    if kind.kind in "iu" and any(not np.iinfo(kind).min <= value <= np.iinfo(kind).max for value in values):
+        raise Refused("value")
+    return np.array(values, kind).tobytes()

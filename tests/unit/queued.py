@@ -1,0 +1,45 @@
+"""Requests for tests of the queue: one FP32 input whose rows are `width` elements wide."""
+
+from __future__ import annotations
+
+from handmade import bound, message, signature_of
+
+from inferd._native.queue import Batch, BatchQueue
+from inferd._native.signature import Signature
+from inferd._native.wire import Request
+
+OPEN: Signature = signature_of({"x": ("FP32", [-1, -1])}, batched=True, max_rows=64)
+
+
+def request(
+    rows: int = 1, width: int = 1, *, deadline_ns: int = 0, id: str = "", signature: Signature = OPEN
+) -> Request:
+    made = message(("x", "FP32", [rows, width], bytes(4 * rows * width)))
+    made.id = id
+    found = bound(signature, made)
+    found.deadline_ns = deadline_ns
+    return found
+
+
+def queue(
+    *,
+    batch_rows: int = 8,
+    max_queue_rows: int = 1000,
+    max_queue_bytes: int = 1 << 20,
+    max_delay_ns: int = 0,
+    preferred_rows: tuple[int, ...] = (),
+    signature: Signature = OPEN,
+) -> BatchQueue:
+    return BatchQueue(
+        signature,
+        batch_rows=batch_rows,
+        max_queue_rows=max_queue_rows,
+        max_queue_bytes=max_queue_bytes,
+        max_delay_ns=max_delay_ns,
+        preferred_rows=preferred_rows,
+    )
+
+
+def taken(batch: Batch | None) -> Batch:
+    assert batch is not None
+    return batch
