@@ -5,9 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODELS := build/example-models
 SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd proto/*.proto)
+NATIVE_TESTS := $(patsubst %,tests/unit/test_%.py,\
+  wire_parity bind bind_parameters queue batch queue_model gather_reply doorbell stats)
 SERVE_FLAGS ?=
 
-.PHONY: help serve test test-unit test-serve test-asan lint format docs debug clean system
+.PHONY: help serve test test-unit test-serve test-asan lint format docs debug release clean system
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,11 +26,20 @@ test-unit: $(VENV)/.dev ## the tests that need no server process
 test-serve: $(VENV)/.dev ## the tests that talk to real server processes
 	$(BIN)/python -m pytest tests/serve
 
+test-asan: $(VENV)/.dev ## the unit tests of ext/ on a build with AddressSanitizer and UndefinedBehaviorSanitizer
+	INFERD_SANITIZE=1 $(BIN)/python setup.py -q build --build-base build/asan --build-lib build/asan/lib
+	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
+	  $(BIN)/python -P -m pytest -o pythonpath="tests build/asan/lib" -p no:cacheprovider \
+	  --hypothesis-profile=sanitizers $(NATIVE_TESTS)
+
 lint: $(VENV)/.dev ## style and types; what CI checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/cython-lint ext
 	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest --allowlist tests/stubtest-allowlist.txt \
+	  $(patsubst ext/%.pyx,inferd._native.%,$(wildcard ext/*.pyx))
 
 format: $(VENV)/.dev ## put the Python sources into the project's format
 	$(BIN)/ruff check --fix .
@@ -37,8 +48,11 @@ format: $(VENV)/.dev ## put the Python sources into the project's format
 docs: $(VENV)/.dev ## regenerate the pages that come from the code
 	$(BIN)/python -m inferd.config.docs > docs/configuration.md
 
-debug: $(VENV)/.dev ## rebuild ext/ in place with checks and counters of live objects
+debug: $(VENV)/.dev ## rebuild ext/ in place with checks and counters of live objects; `make release` undoes it
 	INFERD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
+
+release: $(VENV)/.dev ## rebuild ext/ in place as it is installed
+	$(BIN)/python setup.py -q build_ext --inplace --force
 
 clean: ## remove everything that the other targets made
 	rm -rf build $(VENV) inferd/_native/*.so inferd/proto/*_pb2* *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

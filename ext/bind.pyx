@@ -4,7 +4,7 @@ Everything a client can get wrong about a tensor is found here, before anything 
 later only the session itself can fail a batch.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memset
 
@@ -31,6 +31,11 @@ cdef extern from *:
 
 cdef str shape_text(const int64_t* dims, int rank):
     return "[" + ", ".join([str(dims[k]) for k in range(rank)]) + "]"
+
+
+cdef enum:
+    # What a request that runs alone counts as in the queue. A shape with a 0 in it may claim any number of rows.
+    MOST_ROWS_APART = 0x7FFFFFFF
 
 
 def bind(Signature signature not None, Request request not None) -> None:
@@ -187,25 +192,35 @@ cdef int check_shape(Signature s, Request r, int i, Tensor* t) except -1:
 
 
 cdef int check_rows(Signature s, Request r) except -1:
+    """Count the rows, and refuse or set apart a request whose rows do not fit into a batch."""
     cdef int i
-    cdef int64_t rows
+    cdef int64_t rows, most
     r.rows = 1
     if not s.batched or not s.input_count:
         return 0
-    r.rows = r.dims[r.tensors[0].dims_at]
+    r.rows = most = r.dims[r.tensors[0].dims_at]
     for i in range(s.input_count):
         rows = r.dims[r.tensors[i].dims_at]
+        most = max(most, rows)
         if rows != r.rows:
-            raise InvalidRequest(
-                f"input '{input_name(s, i)}' has {rows} rows but input '{input_name(s, 0)}' has {r.rows}; "
-                "all inputs of a request share their first dimension"
-            )
+            if not s.broadcasts:
+                raise InvalidRequest(
+                    f"input '{input_name(s, i)}' has {rows} rows but input '{input_name(s, 0)}' has {r.rows}; "
+                    "all inputs of a request share their first dimension"
+                )
+            r.apart = True
         if rows == 0:
-            raise InvalidRequest(f"input '{input_name(s, i)}' has no rows; a request brings at least one")
+            if not s.lenient:
+                raise InvalidRequest(f"input '{input_name(s, i)}' has no rows; a request brings at least one")
+            r.apart = True
         if rows > s.max_rows:
-            raise InvalidRequest(
-                f"input '{input_name(s, i)}' has {rows} rows; model '{s.model}' takes at most {s.max_rows} in one request"
-            )
+            if not s.lenient:
+                raise InvalidRequest(
+                    f"input '{input_name(s, i)}' has {rows} rows; model '{s.model}' takes at most {s.max_rows} in one request"
+                )
+            r.apart = True
+    if r.apart:
+        r.rows = min(max(most, 1), MOST_ROWS_APART)
     return 0
 
 
@@ -364,6 +379,9 @@ cdef void hash_shape(Signature s, Request r) noexcept nogil:
     cdef uint64_t value = 14695981039346656037U
     cdef int i, k
     r.shape_hash = value
+    if r.apart:
+        r.shape_hash ^= <uint64_t><uintptr_t><void*>r  # shares its group with nobody, so spread those groups
+        return
     if s.uniform:
         return
     for i in range(s.input_count):

@@ -5,7 +5,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from inferd._native.datatype cimport BYTES
-from inferd._native.queue cimport Batch
+from inferd._native.batch cimport Batch
 from inferd._native.wire cimport Request
 
 

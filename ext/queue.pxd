@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
+from inferd._native.batch cimport SIZE_CLASSES, Batch
 from inferd._native.signature cimport Signature
 from inferd._native.wire cimport Request
 
@@ -23,19 +24,6 @@ cdef struct Group:
 
 cdef enum:
     BUCKETS = 256
-    SIZE_CLASSES = 64
-
-
-cdef class Batch:
-    # Requests that run together, in arrival order; owns a reference to each.
-    cdef readonly Signature signature
-    cdef readonly list members
-    cdef readonly int64_t rows
-    cdef readonly str close_reason
-    cdef readonly int size_class
-
-
-cdef Batch batch_of(Signature signature, list members, int64_t rows, str close_reason)
 
 
 cdef class BatchQueue:

@@ -11,7 +11,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from inferd._native.datatype cimport BYTES, element_size
-from inferd._native.queue cimport Batch
+from inferd._native.batch cimport Batch
 from inferd._native.signature cimport Signature
 from inferd._native.span cimport put_span, put_varint, span_length, varint_size
 from inferd._native.wire cimport MAX_RANK, Request
@@ -72,7 +72,7 @@ cdef struct Part:
     # One output of one member's answer.
     const uint8_t* data
     size_t nbytes
-    int64_t rows            # replaces dims[0] when the model is batched
+    int64_t rows            # replaces dims[0] when several share the run
     size_t shape_nbytes
     size_t tensor_nbytes
 
@@ -87,11 +87,11 @@ cdef bytes pack_strings(list elements, Py_ssize_t start, Py_ssize_t stop):
     return b"".join(parts)
 
 
-cdef inline int64_t dim(OutputView view, Part* part, int k, bint batched) noexcept nogil:
-    return part.rows if k == 0 and batched else view.dims[k]
+cdef inline int64_t dim(OutputView view, Part* part, int k, bint shared) noexcept nogil:
+    return part.rows if k == 0 and shared else view.dims[k]
 
 
-cdef bytes encode(Signature signature, Request request, list views, Part* parts):
+cdef bytes encode(Signature signature, Request request, bint shared, list views, Part* parts):
     """One ModelInferResponse from the prepared parts of one member."""
     cdef OutputView view
     cdef bytes head, tensor_head, message
@@ -109,7 +109,7 @@ cdef bytes encode(Signature signature, Request request, list views, Part* parts)
         view = <OutputView>views[i]
         part.shape_nbytes = 0
         for k in range(view.rank):
-            part.shape_nbytes += <size_t>varint_size(<uint64_t>dim(view, part, k, signature.batched))
+            part.shape_nbytes += <size_t>varint_size(<uint64_t>dim(view, part, k, shared))
         part.tensor_nbytes = <size_t>len(<bytes>signature.reply_outputs[i])
         if view.rank:
             part.tensor_nbytes += 1 + <size_t>varint_size(part.shape_nbytes) + part.shape_nbytes
@@ -138,7 +138,7 @@ cdef bytes encode(Signature signature, Request request, list views, Part* parts)
             at[0] = TAG_SHAPE
             at = put_varint(at + 1, part.shape_nbytes)
             for k in range(view.rank):
-                at = put_varint(at, <uint64_t>dim(view, part, k, signature.batched))
+                at = put_varint(at, <uint64_t>dim(view, part, k, shared))
     for i in range(signature.output_count):
         if request.chosen != NULL and not request.chosen[i]:
             continue
@@ -163,8 +163,8 @@ def answer(Batch batch not None, list views not None) -> None:
     """Encode the answer of every member from the outputs of the batch's run, into member.answer.
 
     `views` has one OutputView per output of the model, in the model's order. Raises RunFailed if an
-    output is not of the datatype that the model declares, or if one of a batched model does not have one
-    row per row of the batch: then no answer can be right.
+    output is not of the datatype that the model declares, or if one does not have one row per row of a
+    batch that several share: then no answer can be right.
     """
     cdef Signature signature = batch.signature
     cdef OutputView view
@@ -182,7 +182,7 @@ def answer(Batch batch not None, list views not None) -> None:
         view = <OutputView>views[i]
         if view.datatype != <int>signature.outputs[i].datatype:
             raise RunFailed(f"{output_text(signature, i)} is not of the datatype that the model declares")
-        if signature.batched and (view.rank == 0 or view.dims[0] != batch.rows):
+        if batch.shared and (view.rank == 0 or view.dims[0] != batch.rows):
             raise RunFailed(f"{output_text(signature, i)} does not have one row for each of {batch.rows} rows")
     parts = <Part*>malloc(max(signature.output_count, 1) * sizeof(Part))
     if parts == NULL:
@@ -195,12 +195,12 @@ def answer(Batch batch not None, list views not None) -> None:
                 if member.chosen != NULL and not member.chosen[i]:
                     continue
                 view = <OutputView>views[i]
-                row_elements = view.elements // batch.rows if signature.batched else view.elements
+                row_elements = view.elements // batch.rows if batch.shared else view.elements
                 parts[i].rows = member.rows
                 if view.datatype == BYTES:
                     strings = pack_strings(
-                        view.strings, first_row * row_elements if signature.batched else 0,
-                        (first_row + member.rows) * row_elements if signature.batched else row_elements,
+                        view.strings, first_row * row_elements if batch.shared else 0,
+                        (first_row + member.rows) * row_elements if batch.shared else row_elements,
                     )
                     packed.append(strings)
                     parts[i].data = <const uint8_t*><const char*>strings
@@ -208,10 +208,10 @@ def answer(Batch batch not None, list views not None) -> None:
                 else:
                     parts[i].nbytes = <size_t>(row_elements * element_size(view.datatype))
                     parts[i].data = view.data
-                    if signature.batched:
+                    if batch.shared:
                         parts[i].data += <size_t>first_row * parts[i].nbytes
                         parts[i].nbytes *= <size_t>member.rows
-            member.answer = encode(signature, member, views, parts)
+            member.answer = encode(signature, member, batch.shared, views, parts)
             first_row += member.rows
     finally:
         free(parts)

@@ -18,6 +18,8 @@ cdef class Signature:
     cdef readonly str model
     cdef readonly str version
     cdef readonly bint batched
+    cdef readonly bint lenient         # no rows, or more than max_rows, run alone instead of being refused
+    cdef readonly bint broadcasts      # so do inputs whose first dimensions differ
     cdef readonly int64_t max_rows     # of one request; 1 for a model without a batch axis
     cdef readonly bint uniform         # no dimension but the batch axis may vary: one shape group
     cdef readonly bint has_strings     # an input is BYTES

@@ -46,14 +46,29 @@ cdef class Signature:
 
     `inputs` and `outputs` are sequences of (name, ONNX element type number, shape with -1 for any and
     with the batch axis). With `batched`, axis 0 of every tensor is the batch axis and a request may
-    bring 1 to `max_rows` rows. Immutable once made. ValueError if a batched tensor has no open axis 0.
+    bring 1 to `max_rows` rows; with `lenient` other numbers of rows are let through to run alone, and with
+    `broadcasts` also inputs that differ in it. Immutable once made. ValueError if a batched tensor has no
+    open axis 0.
     """
 
-    def __cinit__(self, str model not None, str version not None, inputs, outputs, *, bint batched, int64_t max_rows):
+    def __cinit__(
+        self,
+        str model not None,
+        str version not None,
+        inputs,
+        outputs,
+        *,
+        bint batched,
+        int64_t max_rows,
+        bint lenient=False,
+        bint broadcasts=False,
+    ):
         inputs, outputs = tuple(inputs), tuple(outputs)
         self.model = model
         self.version = version
         self.batched = batched
+        self.lenient = lenient
+        self.broadcasts = broadcasts
         self.max_rows = max_rows if batched else 1
         self.names = []
         self.uniform = True
@@ -93,6 +108,8 @@ cdef class Signature:
 cdef bint same_shape(Signature signature, Request a, Request b) noexcept nogil:
     """True if two bound requests may share a batch: all dimensions but the batch axis are equal."""
     cdef int i, k
+    if a.apart or b.apart:
+        return False
     if signature.uniform:
         return True
     for i in range(signature.input_count):

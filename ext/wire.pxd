@@ -97,6 +97,7 @@ cdef class Request:
     cdef uint8_t* chosen          # NULL: all outputs; else one flag per output of the model
     cdef uint8_t inline_chosen[16]
     cdef readonly int64_t rows
+    cdef readonly bint apart      # its rows do not fit into a batch: it runs alone, as it is
     cdef readonly Py_ssize_t nbytes
     cdef uint64_t shape_hash
 

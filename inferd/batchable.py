@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inferd import synthetic
-from inferd._native.queue import Batch, alone
+from inferd._native.batch import Batch, alone
 from inferd._native.reply import answer
 from inferd._native.signature import Signature
 from inferd.errors import InferdError
@@ -104,8 +104,14 @@ def probe(session: Session, model: str) -> Batchability:
     return Batchability(True, "rows run together agree with rows run alone", length)
 
 
-def signature_of(session: Session, model: str, version: str, *, batched: bool, max_rows: int) -> Signature:
-    """The wire's view of a session's inputs and outputs."""
+def signature_of(
+    session: Session, model: str, version: str, *, batched: bool, max_rows: int, lenient: bool = False
+) -> Signature:
+    """The wire's view of a session's inputs and outputs.
+
+    With `lenient`, inputs may differ in their first dimension too, unless the file gives it one name in all.
+    """
+    names = {info.first_dimension for info in session.inputs}
     return Signature(
         model,
         version,
@@ -113,6 +119,8 @@ def signature_of(session: Session, model: str, version: str, *, batched: bool, m
         [(info.name, info.element_type, info.shape) for info in session.outputs],
         batched=batched,
         max_rows=max_rows,
+        lenient=lenient,
+        broadcasts=lenient and (len(names) > 1 or None in names),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from inferd import batchable, synthetic
-from inferd._native.queue import alone
+from inferd._native.batch import alone
 from inferd._native.signature import Signature
 from inferd.batchable import Batchability
 from inferd.config import Settings
@@ -60,7 +60,13 @@ def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int,
     warnings = list(decl.warnings)
     batching, max_rows = _decide(decl, session, settings, warnings)
     signature = batchable.signature_of(
-        session, decl.name, str(version.version), batched=batching.batched, max_rows=max_rows
+        session,
+        decl.name,
+        str(version.version),
+        batched=batching.batched,
+        max_rows=max_rows,
+        # Nobody told clients of a largest batch, so none of their requests is wrong for its number of rows.
+        lenient=decl.batching.max_batch_size is None,
     )
     slots = tuple(Slot(session) for _ in range(decl.instance_count))
     length, failure = batchable.find_length(session, signature, slots[0])

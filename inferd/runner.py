@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping
 
+from inferd._native.batch import Batch
 from inferd._native.doorbell import Doorbell
-from inferd._native.queue import Batch, BatchQueue
+from inferd._native.queue import BatchQueue
 from inferd._native.reply import answer
 from inferd._native.stats import ModelStats
 from inferd._native.wire import Request
@@ -146,7 +147,8 @@ class Runner:
         for member in batch.members:
             member.run_ns = run_ns
         self._stats.batch(batch.rows)
-        self._paces.observe(batch.size_class, batch.rows, run_ns)
+        if not batch.apart:
+            self._paces.observe(batch.size_class, batch.rows, run_ns)
         return None
 
     def _refuse(self, request: Request, failure: Exception) -> None:

@@ -17,9 +17,9 @@ import numpy as np
 os.putenv("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
+from inferd._native.batch import Batch
 from inferd._native.datatype import name_of, size_of
 from inferd._native.gather import gather, strings
-from inferd._native.queue import Batch
 from inferd._native.reply import OutputView
 from inferd.device import Buffer, Device
 from inferd.errors import InputRefused, ModelFailed, RunFailed
@@ -51,11 +51,12 @@ OUT_OF_MEMORY = re.compile(r"alloc|memory", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One input or output as the ONNX file declares it; -1 stands for any size."""
+    """One input or output as the ONNX file declares it; -1 stands for any size, and the first one may have a name."""
 
     name: str
     element_type: int
     shape: tuple[int, ...]
+    first_dimension: str | None = None
 
     @property
     def datatype(self) -> str:
@@ -119,7 +120,8 @@ def _tensor_info(node: Any, what: str, path: Path) -> TensorInfo:
             "booleans and strings only. Export the model without it (for scikit-learn: zipmap=False)"
         )
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
-    return TensorInfo(node.name, ELEMENT_TYPES[node.type], shape)
+    first = node.shape[0] if node.shape and isinstance(node.shape[0], str) else None
+    return TensorInfo(node.name, ELEMENT_TYPES[node.type], shape, first)
 
 
 def _one_line(failure: BaseException) -> str:
@@ -185,14 +187,15 @@ class Slot:
         return plan.views
 
     def _plan(self, batch: Batch) -> _Plan:
-        key: int | bytes = batch.rows if batch.signature.uniform else batch.shape_key
+        uniform = batch.signature.uniform and not batch.apart
+        key: int | bytes = batch.rows if uniform else batch.shape_key
         plan = self._plans.get(key)
         if plan is None:
             plan = self._prepare(batch)
             self._plans[key] = plan
             if len(self._plans) > MAX_PLANS:
                 self._plans.popitem(last=False)
-        elif not batch.signature.uniform:
+        elif not uniform:
             self._plans.move_to_end(key)
         return plan
 
@@ -233,7 +236,7 @@ class Slot:
 
     def _known_output_shapes(self, batch: Batch) -> list[tuple[int, ...]] | None:
         """The shapes of all outputs, if the file declares them; None as soon as one depends on the data."""
-        if not self._declared_shapes_hold:
+        if not self._declared_shapes_hold or batch.apart:
             return None
         shapes = []
         for info in self._session.outputs:

@@ -69,8 +69,8 @@ def scale(factor: float = 2.0, dims: Dims = ("rows", 4)) -> onnx.ModelProto:
     )
 
 
-def two_by_two() -> onnx.ModelProto:
-    """Two inputs of different types, two outputs: total = a + b, product = a * b."""
+def two_by_two(b_rows: str = "rows") -> onnx.ModelProto:
+    """Two inputs of different types, two outputs: total = a + b, product = a * b. Another name for b's rows allows one."""
     nodes = [
         helper.make_node("Cast", ["b"], ["b_float"], to=TensorProto.FLOAT),
         helper.make_node("Add", ["a", "b_float"], ["total"]),
@@ -78,7 +78,7 @@ def two_by_two() -> onnx.ModelProto:
     ]
     return _model(
         nodes,
-        [("a", TensorProto.FLOAT, ["rows", 3]), ("b", TensorProto.INT64, ["rows", 1])],
+        [("a", TensorProto.FLOAT, ["rows", 3]), ("b", TensorProto.INT64, [b_rows, 1])],
         [("total", TensorProto.FLOAT, ["rows", 3]), ("product", TensorProto.FLOAT, ["rows", 3])],
     )
 

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 from typing import Self, final
 
-from inferd._native.queue import Batch
+from inferd._native.batch import Batch
 
 @final
 class OutputView:

@@ -135,6 +135,7 @@ def build_zoo(repository: Path) -> Path:
     models.write(repository, "scalar", models.scale(dims=[]))
     models.write(repository, "no_batch", models.scale(dims=[4]))
     models.write(repository, "two_by_two", models.two_by_two())
+    models.write(repository, "broadcast", models.two_by_two(b_rows="other"))
     models.write(repository, "nonzero", models.nonzero())
     models.write(repository, "sequence", models.sequence())
     models.write(repository, "embedding", models.embedding())

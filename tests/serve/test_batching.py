@@ -119,3 +119,28 @@ def test_a_model_that_is_busy_does_not_hold_up_another(zoo: Server, stub: GRPCIn
     assert np.array_equal(arrays(stub.ModelInfer(request("scale", x=rows(1))))["y"], rows(1) * np.float32(2))
     assert not busy.done()
     assert code_of(busy) is grpc.StatusCode.OK
+
+
+def test_a_model_without_a_config_takes_any_number_of_rows_in_one_request(stub: GRPCInferenceServiceStub) -> None:
+    x = rows(7, 1000)
+    np.testing.assert_array_equal(arrays(stub.ModelInfer(request("scale", x=x)))["y"], x * np.float32(2))
+
+
+def test_a_model_without_a_config_answers_no_rows_with_no_rows(stub: GRPCInferenceServiceStub) -> None:
+    assert arrays(stub.ModelInfer(request("scale", x=rows(7, 0))))["y"].shape == (0, 4)
+
+
+def test_a_model_without_a_config_broadcasts_as_it_does_anywhere(clients: list[GRPCInferenceServiceStub]) -> None:
+    a, b = rows(1, 3, 3), np.array([[5]])
+    message = request("broadcast", a=a, b=b)
+    answers = [arrays(call.result()) for call in [client.ModelInfer.future(message) for client in clients]]
+    for answer in answers:
+        np.testing.assert_array_equal(answer["total"], a + b.astype("f4"))
+        np.testing.assert_array_equal(answer["product"], a * b.astype("f4"))
+
+
+def test_a_declared_largest_batch_is_kept(stub: GRPCInferenceServiceStub) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(request("scale_by_4", x=rows(7, 5)))
+    assert code_of(caught.value) is grpc.StatusCode.INVALID_ARGUMENT
+    assert "at most 4" in caught.value.details()

@@ -75,6 +75,8 @@ def signature_of(
     *,
     batched: bool = False,
     max_rows: int = 8,
+    lenient: bool = False,
+    broadcasts: bool = False,
 ) -> Signature:
     """A model 'm', version 1, with tensors given as name -> (datatype, shape)."""
     outputs = {"y": ("FP32", [-1, 2])} if outputs is None else outputs
@@ -85,6 +87,8 @@ def signature_of(
         [(name, NUMBERS[datatype], shape) for name, (datatype, shape) in outputs.items()],
         batched=batched,
         max_rows=max_rows,
+        lenient=lenient,
+        broadcasts=broadcasts,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from handmade import bound, message, signature_of
 
-from inferd._native.queue import Batch, BatchQueue
+from inferd._native.batch import Batch
+from inferd._native.queue import BatchQueue
 from inferd._native.signature import Signature
 from inferd._native.wire import Request
 

@@ -8,7 +8,8 @@ import pytest
 from handmade import signature_of
 from queued import OPEN, queue, request, taken
 
-from inferd._native.queue import Batch, BatchQueue, alone
+from inferd._native.batch import Batch, alone
+from inferd._native.queue import BatchQueue
 from inferd._native.wire import Request, decode
 
 

@@ -17,9 +17,10 @@ from click.testing import CliRunner, Result
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
-from inferd.cli import main, version
+from inferd.cli import main
 from inferd.config import Settings, leaves
 from inferd.errors import StartError
+from inferd.version import version
 
 Run = Callable[..., Result]
 

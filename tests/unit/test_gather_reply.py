@@ -11,9 +11,10 @@ from handmade import NUMBERS, SIZES, Spec, bound, message, packed_strings, signa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferd._native.batch import Batch, alone
 from inferd._native.datatype import NAMES, name_of, size_of
 from inferd._native.gather import gather, strings
-from inferd._native.queue import Batch, BatchQueue, alone
+from inferd._native.queue import BatchQueue
 from inferd._native.reply import OutputView, answer
 from inferd._native.signature import Signature
 from inferd._native.wire import Request
@@ -309,11 +310,19 @@ def rows_batch() -> tuple[Request, Batch]:
 
 
 @pytest.mark.parametrize("shape", [[], [1], [3], [1, 2], [0]])
-def test_an_output_without_one_row_for_each_row_is_a_failed_run(shape: list[int]) -> None:
-    request, batch = rows_batch()
+def test_an_output_without_one_row_for_each_row_of_a_shared_run_is_a_failed_run(shape: list[int]) -> None:
+    signature = signature_of({"x": ("UINT8", [-1])}, {"y": ("UINT8", [-1])}, batched=True)
+    request, neighbour = (bound(signature, message(("x", "UINT8", [1], b"0"))) for _ in range(2))
+    batch = batch_of(signature, request, neighbour)
     with pytest.raises(RunFailed, match="output 'y' of model 'm' does not have one row for each of 2 rows"):
         answer(batch, [view_of("UINT8", shape, b"12345678")])
     assert request.answer is None
+
+
+def test_a_request_that_runs_alone_gets_whatever_rows_the_model_gives() -> None:
+    request, batch = rows_batch()
+    answer(batch, [view_of("UINT8", [3], b"123")])
+    assert list(parsed(request).outputs[0].shape) == [3]
 
 
 def test_an_output_of_another_datatype_is_a_failed_run() -> None:

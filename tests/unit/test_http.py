@@ -400,6 +400,8 @@ def accepts(port: int) -> bool:
         socket.create_connection((LOOPBACK, port), timeout=5).close()
     except ConnectionRefusedError:
         return False
+    except ConnectionResetError:
+        pass  # taken, and dropped as the listener closed
     return True
 
 

@@ -6,7 +6,8 @@ import pytest
 from handmade import bound, message, signature_of
 from queued import OPEN, queue, request, taken
 
-from inferd._native.queue import BatchQueue, alone
+from inferd._native.batch import alone
+from inferd._native.queue import BatchQueue
 from inferd._native.wire import Request
 from inferd.errors import DeadlineExceeded, NotReady, Overloaded
 
