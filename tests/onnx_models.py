@@ -70,7 +70,7 @@ def scale(factor: float = 2.0, dims: Dims = ("rows", 4)) -> onnx.ModelProto:
 
 
 def two_by_two(b_rows: str = "rows") -> onnx.ModelProto:
-    """Two inputs of different types, two outputs: total = a + b, product = a * b. b may have a first axis of its own."""
+    """Two inputs of different types, two outputs: total = a + b, product = a * b. b may have its own first axis."""
     nodes = [
         helper.make_node("Cast", ["b"], ["b_float"], to=TensorProto.FLOAT),
         helper.make_node("Add", ["a", "b_float"], ["total"]),
