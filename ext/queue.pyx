@@ -10,7 +10,7 @@ garbage collector tracks: a collection may run any finalizer, and one of those m
 
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 
 from inferd._native.batch cimport Batch, batch_of, check_bound, size_class_of
