@@ -69,7 +69,7 @@ $(VENV)/.examples: $(VENV)/bin/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(SOURCES)
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[examples,verify,test,lint]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[build,examples,verify,test,lint]'
 	@touch $@
 
 $(MODELS)/.built: $(VENV)/.examples examples/build_repository.py $(wildcard examples/churn/*.py)
