@@ -8,6 +8,8 @@ SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd proto/*.proto)
 NATIVE_TESTS := $(patsubst %,tests/unit/test_%.py,\
   wire_parity bind bind_parameters queue batch queue_model gather_reply doorbell stats)
 SERVE_FLAGS ?=
+# Some tools call others by name: cython-lint its checkers, the tests grpcurl.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help serve test test-unit test-serve test-asan lint format docs debug release clean system
 
