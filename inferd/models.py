@@ -17,7 +17,7 @@ from inferd.config import Settings
 from inferd.errors import DeadlineExceeded, Internal, ModelFailed, NotReady, UnknownModel
 from inferd.loading import Loaded
 from inferd.repository.scan import VERSION
-from inferd.runner import Paces, Runner
+from inferd.runner import START_ROWS, Paces, Runner
 
 log = logging.getLogger("inferd.models")
 
@@ -94,19 +94,20 @@ class Model:
         """Open the queue and start the runners; the model is READY when this returns."""
         batching, said = settings.batching, loaded.decl.batching
         max_rows = loaded.signature.max_rows
+        learn = batching.learn and loaded.learns
         delay_ns = (
             said.max_queue_delay_ns if said.max_queue_delay_ns is not None else batching.max_queue_delay_us * 1000
         )
         self.loaded = loaded
         self.queue = BatchQueue(
             loaded.signature,
-            batch_rows=max_rows,
+            batch_rows=START_ROWS if learn else max_rows,
             max_queue_rows=said.max_queue_size or batching.max_queue_rows,
             max_queue_bytes=batching.max_queue_bytes,
             max_delay_ns=delay_ns if loaded.signature.batched else 0,
             preferred_rows=said.preferred_sizes,
         )
-        self.paces = Paces(self.queue, max_rows, learn=batching.learn and loaded.learns)
+        self.paces = Paces(self.queue, max_rows, learn=learn)
         for size_class, rows, run_ns in loaded.samples:
             self.paces.observe(size_class, rows, run_ns)
 

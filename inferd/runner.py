@@ -21,17 +21,20 @@ log = logging.getLogger("inferd.runner")
 
 Deliver = Callable[[list[Request]], None]
 
+START_ROWS = 1
+
 
 class Paces:
-    """What has been learnt of one model, by the size class of its rows; tells the queue."""
+    """What has been learnt of one model, by the size class of its rows; tells the queue.
+
+    With `learn`, a kind of row that nobody has run yet starts with batches of START_ROWS, which is what the
+    queue must have been made with, and grows as it proves itself.
+    """
 
     def __init__(self, queue: BatchQueue, max_rows: int, *, learn: bool) -> None:
         """Without `learn` every batch may grow to `max_rows`."""
         self._queue, self._max_rows, self._learn = queue, max_rows, learn
         self._by_class: MutableMapping[int, Pace] = {}
-        # A kind of row that nobody has run yet starts small and grows as it proves itself.
-        for size_class in range(64):
-            queue.set_batch_rows(size_class, 1 if learn else max_rows)
 
     def observe(self, size_class: int, rows: int, run_ns: int) -> Pace:
         """Learn from one run that succeeded."""
