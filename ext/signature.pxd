@@ -22,7 +22,6 @@ cdef class Signature:
     cdef readonly bint broadcasts      # so do inputs whose first dimensions differ
     cdef readonly int64_t max_rows     # of one request; 1 for a model without a batch axis
     cdef readonly bint uniform         # no dimension but the batch axis may vary: one shape group
-    cdef readonly bint has_strings     # an input is BYTES
     cdef TensorSpec* inputs
     cdef int input_count
     cdef TensorSpec* outputs

@@ -4,7 +4,6 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from inferd._native.datatype cimport BYTES
 from inferd._native.datatype import name_of
 from inferd._native.span cimport put_varint
 
@@ -82,8 +81,6 @@ cdef class Signature:
         fill(self.outputs, self.names, outputs, batched)
         cdef int i, k
         for i in range(self.input_count):
-            if self.inputs[i].datatype == BYTES:
-                self.has_strings = True
             for k in range(1 if batched else 0, self.inputs[i].rank):
                 if self.inputs[i].dims[k] < 0:
                     self.uniform = False

@@ -108,11 +108,6 @@ cdef class Request:
         """The client's id for this request; echoed in the answer."""
         return text_of(self.id_span)
 
-    @property
-    def queue_ns(self) -> int:
-        """Nanoseconds between arrival in the queue and the cut of the batch."""
-        return self.taken_ns - self.arrived_ns
-
     def inputs(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Name, datatype and shape of each input as sent (in the model's order once bound). Not for the hot path."""
         cdef int i, k

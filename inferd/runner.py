@@ -36,7 +36,7 @@ class Paces:
         self._queue, self._max_rows, self._learn = queue, max_rows, learn
         self._by_class: MutableMapping[int, Pace] = {}
 
-    def observe(self, size_class: int, rows: int, run_ns: int) -> Pace:
+    def observe(self, size_class: int, rows: int, run_ns: int) -> None:
         """Learn from one run that succeeded."""
         pace = self._by_class.get(size_class)
         if pace is None:
@@ -45,7 +45,6 @@ class Paces:
         pace.observe(rows, run_ns)
         if self._learn and pace.limit != before:
             self._queue.set_batch_rows(size_class, pace.limit)
-        return pace
 
     @property
     def largest_batch(self) -> int:

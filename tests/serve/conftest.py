@@ -37,11 +37,8 @@ def zoo(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     """A ready server with one model of every kind, for tests that leave it as they found it."""
     folder = tmp_path_factory.mktemp("zoo")
     started = Server(build_zoo(folder / "repository"), folder, transport, UNLEARNT, {})
-    try:
-        started.wait_until_ready()
+    with started.while_ready():
         yield started
-    finally:
-        started.stop()
 
 
 @pytest.fixture

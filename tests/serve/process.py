@@ -116,6 +116,15 @@ class Server:
         """Wait for the health service to say SERVING; fail at once if the process ends instead."""
         self._wait_for("SERVING")
 
+    @contextmanager
+    def while_ready(self) -> Iterator[None]:
+        """From the moment it is ready to its clean stop, which is checked also if it never became ready."""
+        try:
+            self.wait_until_ready()
+            yield
+        finally:
+            self.stop()
+
     def wait_until_listening(self) -> None:
         """Wait for the health service to answer anything."""
         self._wait_for("SERVING", "NOT_SERVING")

@@ -30,11 +30,8 @@ def lazy(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     models.write(folder / "repository", "slow", models.slow(), config=SLOW_ALONE)
     models.write(folder / "repository", "slow_bounded", models.slow(), config=SLOW_BOUNDED)
     started = Server(folder / "repository", folder, transport, ("--warmup-budget-ms=0",), {})
-    try:
-        started.wait_until_ready()
+    with started.while_ready():
         yield started
-    finally:
-        started.stop()
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ def test_a_partial_batch_leaves_when_its_oldest_request_has_waited_long_enough()
     assert found.take(1099) is None
     batch = taken(found.take(1100))
     assert (batch.rows, batch.close_reason) == (2, "delay")
-    assert [member.queue_ns for member in batch.members] == [100, 10]
+    assert [member.taken_ns - member.arrived_ns for member in batch.members] == [100, 10]
 
 
 def test_a_full_group_leaves_at_once_even_if_others_are_older() -> None:
