@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 MODELS := build/example-models
 SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd proto/*.proto)
 NATIVE_TESTS := $(patsubst %,tests/unit/test_%.py,\
-  wire_parity bind bind_parameters queue batch queue_model gather_reply doorbell stats)
+  wire_parity bind bind_parameters queue batch queue_model gather_reply doorbell stats histogram load)
 SERVE_FLAGS ?=
 # Some tools call others by name: cython-lint its checkers, the tests grpcurl.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help serve test test-unit test-serve test-asan lint format docs debug release clean system
+.PHONY: help serve test test-unit test-serve test-asan lint format docs debug release clean system tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,14 +71,14 @@ $(VENV)/.examples: $(VENV)/bin/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(SOURCES)
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[build,examples,verify,test,lint]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[bench,build,examples,verify,test,lint]'
 	@touch $@
 
 $(MODELS)/.built: $(VENV)/.examples examples/build_repository.py $(wildcard examples/churn/*.py)
 	$(BIN)/python examples/build_repository.py $(MODELS)
 	@touch $@
 
-# A compiler, the headers of Python and venv; installed if this is Debian or Ubuntu and we may.
+# A compiler, the headers of Python and nghttp2, and venv; installed if this is Debian or Ubuntu and we may.
 system:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "inferd needs Python 3.11 or newer; set PYTHON=... to one (found: $$($(PYTHON) --version 2>&1 | head -n 1))"; exit 1; }
@@ -86,11 +86,26 @@ system:
 	command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
 	$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || missing="$$missing python3-dev"; \
-	[ -z "$$missing" ] && exit 0; \
-	root=""; [ "$$(id -u)" = 0 ] || root="sudo"; \
-	if command -v apt-get >/dev/null && { [ -z "$$root" ] || sudo -n true 2>/dev/null; }; then \
-	  echo "installing$$missing"; \
-	  $$root apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$root apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
-	else \
-	  echo "inferd needs these packages to build; install them and try again:$$missing"; exit 1; \
-	fi
+	echo '#include <nghttp2/nghttp2.h>' | cc -E - >/dev/null 2>&1 || missing="$$missing libnghttp2-dev"; \
+	$(INSTALL)
+
+# Rivals and instruments: h2load, nghttpd, valgrind, and gRPC for C++. Tests that lack one are skipped and say so.
+tools: ## install what tests and benches compare and measure with
+	@missing=""; \
+	command -v h2load >/dev/null || missing="$$missing nghttp2-client"; \
+	command -v nghttpd >/dev/null || missing="$$missing nghttp2-server"; \
+	command -v valgrind >/dev/null || missing="$$missing valgrind libc6-dbg"; \
+	command -v c++ >/dev/null || missing="$$missing g++"; \
+	[ -e /usr/include/grpcpp/grpcpp.h ] || missing="$$missing libgrpc++-dev"; \
+	$(INSTALL)
+
+define INSTALL
+[ -z "$$missing" ] && exit 0; \
+root=""; [ "$$(id -u)" = 0 ] || root="sudo"; \
+if command -v apt-get >/dev/null && { [ -z "$$root" ] || sudo -n true 2>/dev/null; }; then \
+  echo "installing$$missing"; \
+  $$root apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$root apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
+else \
+  echo "these packages are needed; install them and try again:$$missing"; exit 1; \
+fi
+endef

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -21,6 +23,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 DEBUG = os.environ.get("INFERD_DEBUG") == "1"
 SANITIZE = os.environ.get("INFERD_SANITIZE") == "1"
+# The load runner's; without the library everything else is built all the same.
+NEED_NGHTTP2 = {"client", "crowd", "load", "tally"}
 
 
 def generate_stubs() -> None:
@@ -72,6 +76,12 @@ class BuildPyWithStubs(build_py):
         super().run()
 
 
+def has_nghttp2() -> bool:
+    """Whether the compiler finds the library's header."""
+    command = [*shlex.split(sysconfig.get_config_var("CC")), "-E", "-x", "c", "-"]
+    return subprocess.run(command, input=b"#include <nghttp2/nghttp2.h>", capture_output=True).returncode == 0
+
+
 def extensions() -> list[Extension]:
     """One extension per ext/*.pyx, compiled as inferd._native.<stem>.
 
@@ -92,16 +102,21 @@ def extensions() -> list[Extension]:
         flags += ["-fsanitize=address,undefined", "-fno-wrapv", "-fno-omit-frame-pointer"]
         link_flags += ["-fsanitize=address,undefined"]
     macros = [("INFERD_DEBUG", "1" if DEBUG or SANITIZE else "0")]
+    sources = sorted((ROOT / "ext").glob("*.pyx"))
+    if not has_nghttp2():
+        print(f"setup.py: no nghttp2 headers (Debian: libnghttp2-dev), so without {', '.join(sorted(NEED_NGHTTP2))}")
+        sources = [source for source in sources if source.stem not in NEED_NGHTTP2]
     found = [
         Extension(
             f"inferd._native.{source.stem}",
             [os.path.join("build", "ext", "inferd", "_native", source.name)],
             extra_compile_args=flags,
             extra_link_args=link_flags,
+            libraries=["nghttp2"] if source.stem in NEED_NGHTTP2 else [],
             define_macros=macros,
             depends=[str(path.relative_to(ROOT)) for path in (ROOT / "ext").glob("*.pxd")],
         )
-        for source in sorted((ROOT / "ext").glob("*.pyx"))
+        for source in sources
     ]
     checked = DEBUG or SANITIZE
     return cythonize(

@@ -15,7 +15,7 @@ LAYERS = (
     {"errors", "version"},
     {"_native", "proto", "config", "cpus", "health", "device", "pace"},
     {"repository", "telemetry", "session"},
-    {"synthetic"},
+    {"synthetic", "bench"},
     {"batchable"},
     {"loading", "runner"},
     {"models"},

@@ -1,0 +1,1 @@
+"""The load runner: measures any server of the Open Inference Protocol over gRPC."""
