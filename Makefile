@@ -11,7 +11,7 @@ SERVE_FLAGS ?=
 # Some tools call others by name: cython-lint its checkers, the tests grpcurl.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help serve test test-unit test-serve test-asan lint format docs debug release clean system tools
+.PHONY: help serve test test-unit test-serve test-asan test-long bench bench-check lint format docs debug release clean system tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,15 @@ test-asan: $(VENV)/.dev ## the unit tests of ext/ on a build with AddressSanitiz
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
 	  $(BIN)/python -P -m pytest -o pythonpath="tests build/asan/lib" -p no:cacheprovider \
 	  --hypothesis-profile=sanitizers $(NATIVE_TESTS)
+
+test-long: $(VENV)/.dev ## the tests that take minutes: memory over a million requests
+	$(BIN)/python -m pytest tests -m long
+
+bench: $(VENV)/.dev tools ## inferd beside its peers on this machine; takes half an hour
+	$(BIN)/python -m bench compare
+
+bench-check: $(VENV)/.dev tools ## fail if what is compiled has become dearer than at the base commit
+	$(BIN)/python -m bench check
 
 lint: $(VENV)/.dev ## style and types; what CI checks
 	$(BIN)/ruff check .

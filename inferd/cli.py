@@ -42,11 +42,12 @@ class _Inferd(click.Group):
         sys.exit(code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "serve"])
+        return sorted([*super().list_commands(ctx), "bench", "serve"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        # Its flags are the settings, and reading those costs more than a whole health check.
-        return _serve_command() if cmd_name == "serve" else super().get_command(ctx, cmd_name)
+        # Serve's flags are the settings, and reading those costs more than a whole health check.
+        lazy = {"bench": _bench_command, "serve": _serve_command}
+        return lazy[cmd_name]() if cmd_name in lazy else super().get_command(ctx, cmd_name)
 
 
 class _Serve(click.Command):
@@ -177,6 +178,15 @@ def check(path: Path, out_json: bool) -> int:
     from inferd.config import load
 
     return check_models(path, load({}, models_path=str(path)).settings, out_json)
+
+
+# --- bench -----------------------------------------------------------------------------------------
+
+
+def _bench_command() -> click.Command:
+    from inferd.bench.command import command
+
+    return command()
 
 
 # --- health ----------------------------------------------------------------------------------------

@@ -113,7 +113,13 @@ class Point(_Record):
     received_bytes_per_second: float
     latency: Latency
     failures: tuple[Failure, ...] = ()
-    unanswered: Count = Field(default=0, description="Still under way, or due and unsent, when the figures ended.")
+    stalled: bool = Field(
+        default=False, description="Whether the server had stopped answering; the figures are of all."
+    )
+    unanswered: Count = Field(
+        default=0,
+        description="Under way, or due and unsent, when the figures ended; 0 if no longer than any that was answered.",
+    )
     oldest_unanswered_ns: Nanoseconds = 0
     reconnects: Count = 0
     timeline: tuple[Moment, ...] = ()

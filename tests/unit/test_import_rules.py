@@ -21,11 +21,18 @@ LAYERS = (
     {"models"},
     {"samples", "banner"},
     {"rpc", "http"},
-    {"app", "check"},
+    {"app", "check", "bench"},
     {"cli"},
     {"__main__"},
 )
-ONLY_IMPORTERS = {"onnxruntime": {"session"}, "uvloop": {"app"}, "starlette": {"http"}, "uvicorn": {"http"}}
+ONLY_IMPORTERS = {
+    "onnxruntime": {"session"},
+    "uvloop": {"app"},
+    "starlette": {"http"},
+    "uvicorn": {"http"},
+    "matplotlib": {"bench"},
+    "psutil": {"bench"},
+}
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc"}
 
 
