@@ -23,8 +23,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 DEBUG = os.environ.get("INFERD_DEBUG") == "1"
 SANITIZE = os.environ.get("INFERD_SANITIZE") == "1"
-# The load runner's; without the library everything else is built all the same.
-NEED_NGHTTP2 = {"client", "crowd", "load", "tally"}
+# The native transport and the load runner; without the library everything else is built all the same.
+NEED_NGHTTP2 = {"client", "crowd", "handler", "h2", "infer", "load", "stream", "tally"}
 
 
 def generate_stubs() -> None:

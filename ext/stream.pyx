@@ -1,0 +1,480 @@
+"""gRPC over one HTTP/2 stream, the server's side: see stream.pxd.
+
+Framing, headers and statuses follow grpc/grpc doc/PROTOCOL-HTTP2.md.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy
+
+from inferd._native.nghttp2 cimport *
+
+cdef enum:
+    MAX_TRAILERS = 64
+    # What one header costs beside its own bytes, RFC 9113 section 6.5.2.
+    HEADER_OVERHEAD = 32
+
+cdef extern from *:
+    """
+    #include <time.h>
+
+    static int64_t inferd_stream_now(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+    }
+    """
+    int64_t inferd_stream_now()
+
+
+cdef int64_t monotonic_ns() noexcept:
+    return inferd_stream_now()
+
+
+cdef nghttp2_nv borrowed(const char* name, size_t name_size, const char* value, size_t value_size) noexcept:
+    """A header whose bytes outlive the session."""
+    cdef nghttp2_nv header
+    header.name, header.namelen = <uint8_t*>name, name_size
+    header.value, header.valuelen = <uint8_t*>value, value_size
+    header.flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE
+    return header
+
+
+cdef nghttp2_nv copied(bytes name, bytes value) noexcept:
+    """A header whose bytes the session copies at once."""
+    cdef nghttp2_nv header
+    header.name, header.namelen = <uint8_t*>PyBytes_AS_STRING(name), <size_t>len(name)
+    header.value, header.valuelen = <uint8_t*>PyBytes_AS_STRING(value), <size_t>len(value)
+    header.flags = NGHTTP2_NV_FLAG_NONE
+    return header
+
+
+cdef class Outlet:
+    """Where a stream's bytes go."""
+
+    cdef void touch(self) noexcept:
+        """The session has something to send now."""
+
+    cdef int put(self, const uint8_t* data, size_t size) except -1:
+        """Take bytes that go out after all before them."""
+        raise NotImplementedError
+
+
+cdef class Method:
+    """What answers the calls of one path."""
+
+    cdef int begin(self, Stream stream) except -1:
+        """The request's headers have come."""
+        return 0
+
+    cdef int message(self, Stream stream, bytes body, bint compressed) except -1:
+        """One whole message has come."""
+        return 0
+
+    cdef int half_close(self, Stream stream) except -1:
+        """The client will send no more messages."""
+        return 0
+
+    cdef void sent(self, Stream stream) noexcept:
+        """Everything that was to be sent has left for the connection."""
+
+    cdef void closed(self, Stream stream) noexcept:
+        """The stream is gone, by its own end or because somebody cut it."""
+
+
+# --- headers ------------------------------------------------------------------------------------------
+
+
+cdef int64_t timeout_ns(const uint8_t* text, size_t size) noexcept:
+    """A grpc-timeout in ns, or -1: up to eight digits and a unit."""
+    cdef int64_t value = 0
+    cdef size_t i
+    if not 2 <= size <= 9:
+        return -1
+    for i in range(size - 1):
+        if not 48 <= text[i] <= 57:
+            return -1
+        value = value * 10 + text[i] - 48
+    if text[size - 1] == c"n":
+        return value
+    if text[size - 1] == c"u":
+        return value * 1000
+    if text[size - 1] == c"m":
+        return value * 1000000
+    if text[size - 1] == c"S":
+        return value * 1000000000
+    # A hundred years is as good as any longer time, and cannot overflow.
+    if text[size - 1] == c"M":
+        return min(value, 52560000) * 60000000000
+    if text[size - 1] == c"H":
+        return min(value, 876000) * 3600000000000
+    return -1
+
+
+cdef bytes percent_encoded(bytes text):
+    """A grpc-message: printable ASCII but for the percent sign, which begins every other byte's number."""
+    if all(32 <= byte < 127 and byte != 37 for byte in text):
+        return text
+    return b"".join([b"%c" % byte if 32 <= byte < 127 and byte != 37 else b"%%%02X" % byte for byte in text])
+
+
+cdef ssize_t read_outgoing(
+    nghttp2_session* session, int32_t stream_id, uint8_t* buffer, size_t length,
+    uint32_t* flags, nghttp2_data_source* source, void* user_data,
+) noexcept:
+    return (<Stream>source.ptr).next_piece(length, flags)
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Stream:
+    """One call: what came, what goes out, and how far either is."""
+
+    def __cinit__(self):
+        self.headers = self.inline_headers
+        self.header_room = INLINE_HEADERS
+        self.code = -1
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(self.header_count):
+            nghttp2_rcbuf_decref(self.headers[i].name)
+            nghttp2_rcbuf_decref(self.headers[i].value)
+        if self.headers != self.inline_headers:
+            free(self.headers)
+
+    # --- what comes in -----------------------------------------------------------------------------
+
+    cdef int add_header(self, nghttp2_rcbuf* name, nghttp2_rcbuf* value) noexcept:
+        """Keep a header. Not 0 if there is no memory or if they are too many; those then go uncounted."""
+        cdef nghttp2_vec key = nghttp2_rcbuf_get_buf(name)
+        cdef nghttp2_vec text = nghttp2_rcbuf_get_buf(value)
+        cdef Header* larger
+        cdef int64_t after_ns
+        self.header_bytes += key.len + text.len + HEADER_OVERHEAD
+        if self.header_bytes > self.outlet.max_metadata_bytes:
+            return -1
+        if self.header_count == self.header_room:
+            larger = <Header*>malloc(2 * self.header_room * sizeof(Header))
+            if larger == NULL:
+                return -1
+            memcpy(larger, self.headers, self.header_count * sizeof(Header))
+            if self.headers != self.inline_headers:
+                free(self.headers)
+            self.headers = larger
+            self.header_room *= 2
+        nghttp2_rcbuf_incref(name)
+        nghttp2_rcbuf_incref(value)
+        self.headers[self.header_count].name = name
+        self.headers[self.header_count].value = value
+        self.header_count += 1
+        if key.len == 12 and memcmp(key.base, b"grpc-timeout", 12) == 0:
+            after_ns = timeout_ns(text.base, text.len)
+            # One that cannot be read is no deadline, as in gRPC's own servers.
+            self.deadline_ns = self.arrived_ns + after_ns if after_ns >= 0 else 0
+        elif key.len == 13 and memcmp(key.base, b"grpc-encoding", 13) == 0:
+            if text.len == 8 and memcmp(text.base, b"identity", 8) == 0:
+                self.encoding = IDENTITY
+            elif text.len == 4 and memcmp(text.base, b"gzip", 4) == 0:
+                self.encoding = GZIP
+            elif text.len == 7 and memcmp(text.base, b"deflate", 7) == 0:
+                self.encoding = DEFLATE
+            else:
+                self.encoding = UNKNOWN_ENCODING
+        return 0
+
+    cdef int receive(self, const uint8_t* data, size_t size) except -1:
+        """Take a piece of the client's DATA, handing on every message that it completes."""
+        cdef size_t part
+        cdef bytes whole
+        while size:
+            if self.phase != OPEN:
+                return 0  # nobody reads it any more
+            if self.incoming is None:
+                while self.prefix_filled < PREFIX_BYTES and size:
+                    self.prefix[self.prefix_filled] = data[0]
+                    self.prefix_filled += 1
+                    data += 1
+                    size -= 1
+                if self.prefix_filled < PREFIX_BYTES:
+                    return 0
+                if not self.start_message():
+                    return 0
+            part = min(size, self.wanted - self.filled)
+            memcpy(PyBytes_AS_STRING(self.incoming) + self.filled, data, part)
+            self.filled += part
+            data += part
+            size -= part
+            if self.filled == self.wanted:
+                whole, self.incoming = self.incoming, None
+                self.prefix_filled = 0
+                self.unread_bytes += self.wanted + PREFIX_BYTES
+                self.method.message(self, whole, self.prefix[0] == 1)
+        return 0
+
+    cdef bint start_message(self) except -1:
+        """Make room for the message that the prefix announces. False if it is refused."""
+        self.wanted = (
+            <size_t>self.prefix[1] << 24 | <size_t>self.prefix[2] << 16 | <size_t>self.prefix[3] << 8 | self.prefix[4]
+        )
+        self.filled = 0
+        if self.prefix[0] > 1:
+            self.fail(13, b"a message's compressed flag is neither 0 nor 1", None)
+        elif self.prefix[0] == 1 and self.encoding == IDENTITY:
+            self.fail(13, b"a message is compressed, but grpc-encoding names no way to read it", None)
+        elif self.wanted > self.outlet.max_message_bytes:
+            self.fail(
+                8,
+                f"a message of {self.wanted} bytes is larger than the {self.outlet.max_message_bytes} that this "
+                "server takes (grpc.max_message_bytes)".encode(),
+                None,
+            )
+        else:
+            self.incoming = PyBytes_FromStringAndSize(NULL, self.wanted)
+            return True
+        return False
+
+    def metadata(self) -> list[tuple[bytes, bytes]]:
+        """The request's headers in their order, names in lower case, pseudo-headers among them."""
+        cdef int i
+        cdef nghttp2_vec key, text
+        found = []
+        for i in range(self.header_count):
+            key = nghttp2_rcbuf_get_buf(self.headers[i].name)
+            text = nghttp2_rcbuf_get_buf(self.headers[i].value)
+            found.append(((<char*>key.base)[:key.len], (<char*>text.base)[:text.len]))
+        return found
+
+    cdef void consume(self, size_t size) noexcept:
+        """Give received bytes back to the client's window, or hold them while too much waits to be read."""
+        if self.outlet is None:
+            return
+        if self.unread_bytes > self.outlet.window_bytes:
+            self.held_bytes += size
+            return
+        nghttp2_session_consume_stream(self.outlet.session, self.id, size + self.held_bytes)
+        self.held_bytes = 0
+
+    def taken(self, size_t size) -> None:
+        """A message of this size was read: if that was what the client waited for, let it go on."""
+        self.unread_bytes -= min(size + PREFIX_BYTES, self.unread_bytes)
+        if self.held_bytes:
+            self.consume(0)
+            if self.outlet is not None:
+                self.outlet.touch()
+
+    # --- what goes out -----------------------------------------------------------------------------
+
+    cdef int submit_head(self, list more) except -1:
+        """Send the response's headers, with DATA to follow."""
+        cdef nghttp2_nv[MAX_TRAILERS] headers
+        cdef nghttp2_data_provider body
+        cdef size_t count = 2
+        headers[0] = borrowed(b":status", 7, b"200", 3)
+        headers[1] = borrowed(b"content-type", 12, b"application/grpc", 16)
+        for name, value in more or ():
+            if count == MAX_TRAILERS:
+                break
+            headers[count] = copied(name, value)
+            count += 1
+        body.source.ptr = <void*>self
+        body.read_callback = read_outgoing
+        self.head_sent = True
+        if nghttp2_submit_response(self.outlet.session, self.id, headers, count, &body):
+            raise MemoryError
+        self.outlet.touch()
+        return 0
+
+    cdef int resume(self) except -1:
+        if self.deferred:
+            self.deferred = False
+            nghttp2_session_resume_data(self.outlet.session, self.id)
+        self.outlet.touch()
+        return 0
+
+    cdef int answer(self, bytes body) except -1:
+        """The one message of a unary answer, and OK."""
+        if self.phase != OPEN:
+            return 0
+        self.current, self.current_sent, self.current_compressed = body, 0, False
+        self.unsent_bytes = <size_t>len(body)
+        self.phase, self.code = ENDING, 0
+        if not self.head_sent:
+            self.submit_head(None)
+        else:
+            self.resume()
+        return 0
+
+    cdef int fail(self, int code, bytes text, list trailers) except -1:
+        """End with a status other than what was planned; messages that have not left yet are dropped."""
+        if self.phase >= ENDING:
+            return 0
+        self.outgoing, self.incoming = None, None
+        if self.current is not None and self.current_sent == 0:
+            self.current = None
+        return self.end(code, text, trailers)
+
+    cdef int end(self, int code, bytes text, list trailers) except -1:
+        cdef nghttp2_nv[MAX_TRAILERS] headers
+        cdef size_t count
+        self.phase, self.code, self.text, self.trailers = ENDING, code, text, trailers
+        if self.head_sent:
+            return self.resume()
+        # Trailers-only: one HEADERS frame says it all.
+        headers[0] = borrowed(b":status", 7, b"200", 3)
+        headers[1] = borrowed(b"content-type", 12, b"application/grpc", 16)
+        count = 2 + self.write_status(headers + 2)
+        self.head_sent = True
+        if nghttp2_submit_response(self.outlet.session, self.id, headers, count, NULL):
+            raise MemoryError
+        self.outlet.touch()
+        return 0
+
+    cdef int refuse_http(self, bytes status) except -1:
+        """What no gRPC client sends gets an HTTP status and nothing else."""
+        cdef nghttp2_nv header = copied(b":status", status)
+        self.phase, self.head_sent = ENDING, True
+        if nghttp2_submit_response(self.outlet.session, self.id, &header, 1, NULL):
+            raise MemoryError
+        self.outlet.touch()
+        return 0
+
+    cdef size_t write_status(self, nghttp2_nv* headers) except 0:
+        """grpc-status, grpc-message and trailing metadata; at most MAX_TRAILERS - 2 of them."""
+        cdef size_t count = 1
+        if self.code == 0:
+            headers[0] = borrowed(b"grpc-status", 11, b"0", 1)
+        else:
+            headers[0] = copied(b"grpc-status", b"%d" % self.code)
+        if self.text:
+            headers[1] = copied(b"grpc-message", percent_encoded(self.text))
+            count = 2
+        for name, value in self.trailers or ():
+            if count == MAX_TRAILERS - 2:
+                break
+            headers[count] = copied(name, value)
+            count += 1
+        return count
+
+    cdef ssize_t next_piece(self, size_t length, uint32_t* flags) noexcept:
+        """How much of the current message goes into a DATA frame of at most `length`, or that nothing does yet."""
+        cdef nghttp2_nv[MAX_TRAILERS] trailers
+        cdef size_t left, count
+        if self.current is None and self.outgoing:
+            self.current, self.current_compressed = self.outgoing.pop(0)
+            self.current_sent = 0
+        if self.current is None:
+            if self.phase != ENDING:
+                self.deferred = True
+                return NGHTTP2_ERR_DEFERRED
+            flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM | NGHTTP2_DATA_FLAG_NO_COPY
+            try:
+                count = self.write_status(trailers)
+            except Exception:
+                return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+            nghttp2_submit_trailer(self.outlet.session, self.id, trailers, count)
+            return 0
+        left = PREFIX_BYTES + <size_t>len(self.current) - self.current_sent
+        flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
+        if left > length:
+            return <ssize_t>length
+        if self.phase == ENDING and not self.outgoing:
+            # The last piece and the trailers are submitted together: no empty DATA frame between them.
+            flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
+            try:
+                count = self.write_status(trailers)
+            except Exception:
+                return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+            nghttp2_submit_trailer(self.outlet.session, self.id, trailers, count)
+        return <ssize_t>left
+
+    cdef int write_piece(self, const uint8_t* head, size_t length) except -1:
+        """Put a DATA frame of `length` bytes of the current message to the outlet; `head` is the frame's."""
+        cdef uint8_t[9 + PREFIX_BYTES] start
+        cdef uint32_t size
+        cdef size_t part
+        if length == 0:
+            return self.outlet.put(head, 9)
+        memcpy(start, head, 9)
+        if self.current_sent < PREFIX_BYTES:
+            size = <uint32_t>len(self.current)
+            start[9] = 1 if self.current_compressed else 0
+            start[10], start[11] = size >> 24 & 255, size >> 16 & 255
+            start[12], start[13] = size >> 8 & 255, size & 255
+            part = min(length, PREFIX_BYTES - self.current_sent)
+            memcpy(start + 9, start + 9 + self.current_sent, part)
+            self.outlet.put(start, 9 + part)
+            self.current_sent += part
+            length -= part
+        else:
+            self.outlet.put(head, 9)
+        if length:
+            self.outlet.put(
+                <const uint8_t*>PyBytes_AS_STRING(self.current) + self.current_sent - PREFIX_BYTES, length)
+            self.current_sent += length
+            self.unsent_bytes -= length
+        if self.current_sent == PREFIX_BYTES + <size_t>len(self.current):
+            self.current = None
+            if not self.outgoing:
+                self.method.sent(self)
+        return 0
+
+    # --- the same for Python -----------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a status can still be given."""
+        return self.phase == OPEN
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the HTTP/2 stream is gone."""
+        return self.phase == CLOSED
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the response's headers are on their way."""
+        return self.head_sent
+
+    def start(self, list metadata not None) -> None:
+        """Send the response's headers with this initial metadata, once; later calls do nothing."""
+        if self.phase == OPEN and not self.head_sent:
+            self.submit_head(metadata)
+
+    def send(self, bytes body not None, bint compressed=False) -> None:
+        """Queue a message of the response. Nothing happens once the call has ended."""
+        if self.phase != OPEN:
+            return
+        if self.outgoing is None:
+            self.outgoing = []
+        self.outgoing.append((body, compressed))
+        self.unsent_bytes += <size_t>len(body)
+        if not self.head_sent:
+            self.submit_head(None)
+        else:
+            self.resume()
+
+    def finish(self, int code, bytes text not None, list trailers not None) -> None:
+        """Give the status; with OK what is queued goes out first, otherwise it is dropped. Only the first one counts."""
+        if self.phase != OPEN:
+            return
+        if code == 0:
+            self.end(code, text, trailers)
+        else:
+            self.fail(code, text, trailers)
+
+    def reset(self, uint32_t error) -> None:
+        """Cut the stream with an HTTP/2 error code, without a status."""
+        if self.outlet is not None:
+            nghttp2_submit_rst_stream(self.outlet.session, NGHTTP2_FLAG_NONE, self.id, error)
+            self.outlet.touch()
+
+    cdef void close(self) noexcept:
+        """The HTTP/2 stream is gone."""
+        self.phase, self.outlet = CLOSED, None
+        self.incoming = self.current = self.outgoing = None
+        if self.method is not None:
+            self.method.closed(self)
+        self.call = self.owner = None
