@@ -1,60 +1,39 @@
 """HTTP/2 connections of a server, as asyncio protocols. Owns bytes on the wire, knows nothing of inference."""
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
-from inferd._native.nghttp2 cimport nghttp2_option, nghttp2_rcbuf, nghttp2_session_callbacks
-from inferd._native.stream cimport Method, Outlet, Stream
-
-
-cdef class Hub:
-    """What the connections of one listener share."""
-
-    cdef readonly dict methods        # path bytes -> Method
-    cdef object find                  # path bytes -> Method, for those not in the dict
-    cdef object call_soon
-    cdef readonly set connections
-    cdef readonly size_t max_message_bytes
-    cdef readonly size_t max_metadata_bytes
-    cdef readonly uint32_t max_streams
-    cdef readonly uint32_t window_bytes
-    cdef nghttp2_session_callbacks* callbacks
-    cdef nghttp2_option* option
-    # All connections read into one buffer: what it holds is used up before the loop reads again.
-    cdef bytearray buffer
-    cdef object view
-    cdef list dirty
-    cdef bint flush_is_planned
-    # A flush follows what is being done.
-    cdef bint is_busy
-    cdef object on_deadline
-    cdef int64_t next_deadline_ns
-
-    cdef int flush(self) except -1
-    cdef int plan(self) except -1
-    cdef int watch(self, int64_t deadline_ns) except -1
+from inferd._native.hub cimport Hub
+from inferd._native.nghttp2 cimport nghttp2_rcbuf
+from inferd._native.outlet cimport Outlet
+from inferd._native.stream cimport Method, Stream
 
 
 cdef class Connection(Outlet):
-    cdef Hub hub
-    cdef object transport
+    cdef readonly Hub hub
+    cdef readonly object transport    # None once it is lost
     cdef object write
+    cdef readonly object peername     # as the transport gave it
     cdef void* first_stream           # live streams; a reference is held to each
     cdef readonly int streams
     cdef nghttp2_rcbuf* last_path     # of the last call, and what answered it
     cdef Method last_method
     cdef bint is_dirty
-    cdef bint is_paused
-    cdef bint is_closing
+    cdef readonly bint is_greeted     # the client has sent its settings
+    cdef readonly bint is_paused      # the client reads more slowly than it is written to
+    cdef readonly bint is_leaving
     # Bytes for the transport, in an object of their own until they are handed over.
     cdef PyObject* out
     cdef size_t out_size
     cdef size_t out_room
     cdef readonly int64_t opened_ns
     cdef readonly int64_t received_ns
-    # Frames that ask for work and bring nothing: pings, settings, resets, empty data.
+    cdef readonly int64_t closing_ns  # since when it closes, 0 = not
+    # Frames that ask for work and bring nothing: pings, settings, resets, window updates, empty data. Each frame of
+    # an answer pays for one; whoever keeps time forgives the rest. Too many at once close the connection.
     cdef public int64_t unpaid_frames
 
+    cdef int receive(self, const uint8_t* data, size_t size) except -1
     cdef int open_stream(self, int32_t stream_id) except -1
     cdef void close_stream(self, Stream stream) noexcept
     cdef list live(self)
@@ -62,5 +41,4 @@ cdef class Connection(Outlet):
     cdef int look_up(self, Stream stream, bytes path, nghttp2_rcbuf* shared) except -1
     cdef void bug(self, Stream stream) noexcept
     cdef int emit(self) except -1
-    cdef int flush(self) except -1
     cdef int give_up(self, int error) except -1

@@ -4,22 +4,29 @@ Whatever one read brings is handled at once, and whatever that produces leaves i
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from inferd._native.header cimport monotonic_ns
+from inferd._native.hub cimport Hub
+from inferd._native.live cimport CONNECTIONS, INFERD_DEBUG, count
 from inferd._native.nghttp2 cimport *
-from inferd._native.stream cimport HEADERS_COME, OPEN, UNKNOWN_ENCODING, Header, Outlet, Stream, monotonic_ns
+from inferd._native.outlet cimport Outlet
+from inferd._native.stream cimport ENDING, HEADERS_COME, OPEN, UNKNOWN_ENCODING, Header, Stream
 
 import logging
 
 log = logging.getLogger("inferd.rpc")
 
 cdef enum:
-    READ_BYTES = 262144
+    MAX_FRAME_BYTES = 262144
     FIRST_OUT_BYTES = 4096
     WRITE_BYTES = 262144
+    # Headers that are refused for their size are read to their end up to so many times the limit.
+    HEADERS_TO_READ = 64
 
 # What a browser, a probe or curl without --http2-prior-knowledge gets.
 cdef bytes NOT_HTTP2 = (
@@ -34,6 +41,17 @@ cdef extern from "Python.h":
     char* bytes_data "PyBytes_AS_STRING" (PyObject* bytes)
     char* PyByteArray_AS_STRING(object array)
 
+cdef extern from *:
+    """
+    /* In 1.57 and newer, and in older ones that distributions have mended. */
+    extern void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option*, uint64_t, uint64_t) __attribute__((weak));
+
+    static void inferd_set_reset_limit(nghttp2_option* option, uint64_t burst, uint64_t rate) {
+        if (nghttp2_option_set_stream_reset_rate_limit) nghttp2_option_set_stream_reset_rate_limit(option, burst, rate);
+    }
+    """
+    void set_reset_limit "inferd_set_reset_limit" (nghttp2_option* option, uint64_t burst, uint64_t rate)
+
 
 # --- what the session calls ---------------------------------------------------------------------------
 
@@ -41,6 +59,16 @@ cdef extern from "Python.h":
 cdef Stream stream_of(nghttp2_session* session, int32_t stream_id):
     cdef void* found = nghttp2_session_get_stream_user_data(session, stream_id)
     return <Stream>found if found != NULL else None
+
+
+cdef int on_begin_frame(nghttp2_session* session, const nghttp2_frame_hd* head, void* user_data) noexcept:
+    """Count what asks for work and brings nothing; the last part of a frame's header block comes only to here."""
+    cdef Connection connection = <Connection>user_data
+    if head.type == NGHTTP2_HEADERS:
+        connection.unpaid_frames += connection.is_paused
+    elif head.type != NGHTTP2_DATA or (head.length == 0 and not head.flags & NGHTTP2_FLAG_END_STREAM):
+        connection.unpaid_frames += 1
+    return 0 if connection.unpaid_frames <= connection.hub.max_unpaid_frames else NGHTTP2_ERR_CALLBACK_FAILURE
 
 
 cdef int on_begin_headers(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
@@ -61,17 +89,20 @@ cdef int on_header(
     # Trailers of a request say nothing to gRPC.
     if stream is not None and stream.phase == HEADERS_COME:
         stream.add_header(name, value)
+        if stream.header_bytes > HEADERS_TO_READ * stream.outlet.max_metadata_bytes:
+            return NGHTTP2_ERR_CALLBACK_FAILURE
     return 0
 
 
 cdef int on_frame(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
     cdef Connection connection = <Connection>user_data
     cdef Stream stream
+    if frame.hd.type == NGHTTP2_SETTINGS:
+        connection.is_greeted = True
+    elif frame.hd.type == NGHTTP2_PING and frame.hd.flags & NGHTTP2_FLAG_ACK and connection.is_leaving:
+        connection.take_no_more()
     if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
-        connection.unpaid_frames += not frame.hd.flags & NGHTTP2_FLAG_ACK
         return 0
-    if frame.hd.type == NGHTTP2_DATA and frame.hd.length == 0 and not frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
-        connection.unpaid_frames += 1
     stream = stream_of(session, frame.hd.stream_id)
     if stream is None:
         return 0
@@ -115,8 +146,12 @@ cdef int on_stream_close(nghttp2_session* session, int32_t stream_id, uint32_t e
 
 cdef int on_frame_sent(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
     """An answer that ends before its request: tell the client to send no more, RFC 9113 section 8.1."""
+    cdef Connection connection = <Connection>user_data
     cdef Stream stream
-    if frame.hd.flags & NGHTTP2_FLAG_END_STREAM and frame.hd.type in (NGHTTP2_HEADERS, NGHTTP2_DATA):
+    if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
+        return 0
+    connection.unpaid_frames -= connection.unpaid_frames > 0
+    if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
         stream = stream_of(session, frame.hd.stream_id)
         if stream is not None and not stream.half_closed:
             nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR)
@@ -127,9 +162,6 @@ cdef int on_send_data(
     nghttp2_session* session, nghttp2_frame* frame, const uint8_t* head, size_t length,
     nghttp2_data_source* source, void* user_data,
 ) noexcept:
-    cdef Connection connection = <Connection>user_data
-    if connection.is_paused:
-        return NGHTTP2_ERR_WOULDBLOCK
     try:
         (<Stream>source.ptr).write_piece(head, length)
     except Exception:
@@ -141,87 +173,35 @@ cdef int on_send_data(
 # --- connections --------------------------------------------------------------------------------------
 
 
-@cython.final
-cdef class Hub:
-    """What the connections of one listener share: the methods, the limits, the buffer they read into.
+cdef nghttp2_session_callbacks* make_callbacks() except NULL:
+    cdef nghttp2_session_callbacks* made
+    if nghttp2_session_callbacks_new(&made):
+        raise MemoryError
+    nghttp2_session_callbacks_set_on_begin_frame_callback(made, on_begin_frame)
+    nghttp2_session_callbacks_set_on_begin_headers_callback(made, on_begin_headers)
+    nghttp2_session_callbacks_set_on_header_callback2(made, on_header)
+    nghttp2_session_callbacks_set_on_frame_recv_callback(made, on_frame)
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(made, on_data)
+    nghttp2_session_callbacks_set_on_stream_close_callback(made, on_stream_close)
+    nghttp2_session_callbacks_set_on_frame_send_callback(made, on_frame_sent)
+    nghttp2_session_callbacks_set_send_data_callback(made, on_send_data)
+    return made
 
-    `find` is asked for the Method of a path that `methods` does not have, and may answer None. `on_deadline` is told
-    when, on the monotonic clock in ns, expire() is next to be called.
-    """
 
-    def __cinit__(
-        self, dict methods not None, find, call_soon, on_deadline, *, size_t max_message_bytes, size_t max_metadata_bytes,
-        uint32_t max_streams, uint32_t window_bytes,
-    ):
-        self.methods, self.find, self.call_soon, self.on_deadline = methods, find, call_soon, on_deadline
-        self.connections, self.dirty = set(), []
-        self.max_message_bytes, self.max_metadata_bytes = max_message_bytes, max_metadata_bytes
-        self.max_streams, self.window_bytes = max_streams, window_bytes
-        self.buffer = bytearray(READ_BYTES)
-        self.view = memoryview(self.buffer)
-        if nghttp2_session_callbacks_new(&self.callbacks) or nghttp2_option_new(&self.option):
-            raise MemoryError
-        # Windows open as messages are read, not as bytes come.
-        nghttp2_option_set_no_auto_window_update(self.option, 1)
-        nghttp2_session_callbacks_set_on_begin_headers_callback(self.callbacks, on_begin_headers)
-        nghttp2_session_callbacks_set_on_header_callback2(self.callbacks, on_header)
-        nghttp2_session_callbacks_set_on_frame_recv_callback(self.callbacks, on_frame)
-        nghttp2_session_callbacks_set_on_data_chunk_recv_callback(self.callbacks, on_data)
-        nghttp2_session_callbacks_set_on_stream_close_callback(self.callbacks, on_stream_close)
-        nghttp2_session_callbacks_set_on_frame_send_callback(self.callbacks, on_frame_sent)
-        nghttp2_session_callbacks_set_send_data_callback(self.callbacks, on_send_data)
+cdef nghttp2_option* make_options() except NULL:
+    cdef nghttp2_option* made
+    if nghttp2_option_new(&made):
+        raise MemoryError
+    # Windows open as messages are read, not as bytes come.
+    nghttp2_option_set_no_auto_window_update(made, 1)
+    # Its own limit on resets would close connections of clients that cancel many calls; ours is Hub.max_unpaid_frames.
+    set_reset_limit(made, INT32_MAX, INT32_MAX)
+    return made
 
-    def __dealloc__(self):
-        nghttp2_session_callbacks_del(self.callbacks)
-        nghttp2_option_del(self.option)
 
-    cdef int flush(self) except -1:
-        """Send what all connections have to send, one write for each."""
-        cdef Connection connection
-        cdef list dirty
-        self.flush_is_planned = False
-        while self.dirty:
-            dirty, self.dirty = self.dirty, []
-            for connection in dirty:
-                connection.flush()
-        return 0
-
-    cdef int plan(self) except -1:
-        """Have a flush called soon, unless one comes anyway."""
-        if not self.is_busy and not self.flush_is_planned:
-            self.flush_is_planned = True
-            self.call_soon(self.flush_now)
-        return 0
-
-    def flush_now(self) -> None:
-        """What a planned flush calls."""
-        self.flush()
-
-    cdef int watch(self, int64_t deadline_ns) except -1:
-        """Have expire() called then at the latest."""
-        if self.next_deadline_ns == 0 or deadline_ns < self.next_deadline_ns:
-            self.next_deadline_ns = deadline_ns
-            self.on_deadline(deadline_ns)
-        return 0
-
-    def expire(self, int64_t now_ns) -> None:
-        """End every call whose deadline has passed, and ask to be called at the next one."""
-        cdef Connection connection
-        cdef Stream stream
-        cdef int64_t next_ns = 0
-        self.next_deadline_ns = 0
-        for connection in tuple(self.connections):
-            for stream in connection.live():
-                if stream.deadline_ns == 0 or stream.phase != OPEN:
-                    continue
-                if stream.deadline_ns <= now_ns:
-                    stream.fail(4, b"the deadline passed before the answer was ready", None)
-                    stream.method.closed(stream)
-                elif next_ns == 0 or stream.deadline_ns < next_ns:
-                    next_ns = stream.deadline_ns
-        if next_ns:
-            self.watch(next_ns)
-        self.flush()
+# Written once, here; as good as constants.
+cdef nghttp2_session_callbacks* CALLBACKS = make_callbacks()
+cdef nghttp2_option* OPTIONS = make_options()
 
 
 @cython.final
@@ -232,8 +212,12 @@ cdef class Connection(Outlet):
         self.hub = hub
         self.max_message_bytes, self.max_metadata_bytes = hub.max_message_bytes, hub.max_metadata_bytes
         self.window_bytes = hub.window_bytes
+        if INFERD_DEBUG:
+            count(CONNECTIONS, 1)
 
     def __dealloc__(self):
+        if INFERD_DEBUG:
+            count(CONNECTIONS, -1)
         if self.session != NULL:
             nghttp2_session_del(self.session)
         if self.last_path != NULL:
@@ -243,11 +227,12 @@ cdef class Connection(Outlet):
     # --- asyncio calls these --------------------------------------------------------------------------
 
     def connection_made(self, transport) -> None:
-        """The socket is open: say which settings hold."""
+        """The socket is open. What settings hold is told once the client has shown that it speaks HTTP/2."""
         cdef nghttp2_settings_entry[4] settings
         self.transport, self.write = transport, transport.write
+        self.peername = transport.get_extra_info("peername")
         self.opened_ns = self.received_ns = monotonic_ns()
-        if nghttp2_session_server_new2(&self.session, self.hub.callbacks, <void*>self, self.hub.option):
+        if nghttp2_session_server_new2(&self.session, CALLBACKS, <void*>self, OPTIONS):
             raise MemoryError
         settings[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
         settings[0].value = self.hub.max_streams
@@ -256,11 +241,10 @@ cdef class Connection(Outlet):
         settings[2].settings_id = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
         settings[2].value = <uint32_t>self.hub.max_metadata_bytes
         settings[3].settings_id = NGHTTP2_SETTINGS_MAX_FRAME_SIZE
-        settings[3].value = READ_BYTES
+        settings[3].value = MAX_FRAME_BYTES
         nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, settings, 4)
         nghttp2_session_set_local_window_size(self.session, NGHTTP2_FLAG_NONE, 0, 4 * self.hub.window_bytes)
         self.hub.connections.add(self)
-        self.flush()
 
     def get_buffer(self, hint):
         """Where the next bytes go."""
@@ -268,19 +252,27 @@ cdef class Connection(Outlet):
 
     def buffer_updated(self, Py_ssize_t size) -> None:
         """So many bytes have come."""
+        self.receive(<uint8_t*>PyByteArray_AS_STRING(self.hub.buffer), <size_t>size)
+
+    def data_received(self, bytes data not None) -> None:
+        """The same on loops that offer get_buffer() only to subclasses of their own."""
+        self.receive(<const uint8_t*>PyBytes_AS_STRING(data), <size_t>len(data))
+
+    cdef int receive(self, const uint8_t* data, size_t size) except -1:
         cdef ssize_t read
         cdef Hub hub = self.hub
+        if self.closing_ns:
+            return 0
         self.received_ns = monotonic_ns()
         hub.is_busy = True
-        read = nghttp2_session_mem_recv(self.session, <uint8_t*>PyByteArray_AS_STRING(hub.buffer), <size_t>size)
+        read = nghttp2_session_mem_recv(self.session, data, size)
         hub.is_busy = False
         if read < 0:
-            self.give_up(<int>read)
-            return
+            return self.give_up(<int>read)
         if not self.is_dirty:
             self.is_dirty = True
             hub.dirty.append(self)
-        hub.flush()
+        return hub.flush()
 
     def eof_received(self) -> bool:
         """The client sends no more; False lets the transport close."""
@@ -289,12 +281,12 @@ cdef class Connection(Outlet):
     def connection_lost(self, exc) -> None:
         """The socket is gone, and every call on it."""
         cdef Stream stream
-        self.is_closing = True
+        self.closing_ns = monotonic_ns()
         self.hub.connections.discard(self)
         for stream in self.live():
             self.close_stream(stream)
         self.transport = self.write = None
-        self.hub.flush()
+        self.hub.on_gone()
 
     def pause_writing(self) -> None:
         """The client reads too slowly: what is produced stays in the streams."""
@@ -340,6 +332,24 @@ cdef class Connection(Outlet):
             found.append(<Stream>at)
             at = (<Stream>at).next_stream
         return found
+
+    cdef int64_t expire(self, int64_t now_ns) except -1:
+        cdef Stream stream
+        cdef int64_t next_ns = 0
+        for stream in self.live():
+            if stream.deadline_ns == 0 or stream.phase == HEADERS_COME:
+                continue
+            if stream.deadline_ns > now_ns:
+                if next_ns == 0 or stream.deadline_ns < next_ns:
+                    next_ns = stream.deadline_ns
+            elif stream.phase == OPEN:
+                stream.fail(4, b"the deadline passed before the answer was ready", None)
+                stream.method.closed(stream)
+            elif stream.phase == ENDING:
+                # Nobody reads the answer in time.
+                stream.deadline_ns = 0
+                stream.reset(NGHTTP2_CANCEL)
+        return next_ns
 
     cdef int begin(self, Stream stream) except -1:
         """The request's headers are complete: find who answers it."""
@@ -441,7 +451,7 @@ cdef class Connection(Outlet):
         cdef const uint8_t* data
         cdef ssize_t size
         self.is_dirty = False
-        while self.transport is not None and not self.is_paused:
+        while self.closing_ns == 0 and not self.is_paused:
             size = nghttp2_session_mem_send(self.session, &data)
             if size < 0:
                 self.abort()
@@ -453,7 +463,7 @@ cdef class Connection(Outlet):
                 self.emit()
         self.emit()
         if (
-            self.transport is not None and not self.is_closing
+            self.closing_ns == 0 and not self.is_paused
             and not nghttp2_session_want_read(self.session) and not nghttp2_session_want_write(self.session)
         ):
             self.close()
@@ -465,7 +475,9 @@ cdef class Connection(Outlet):
             if self.write is not None:
                 self.write(NOT_HTTP2)
         else:
-            nghttp2_session_terminate_session(self.session, NGHTTP2_PROTOCOL_ERROR)
+            nghttp2_session_terminate_session(
+                self.session,
+                NGHTTP2_ENHANCE_YOUR_CALM if error == NGHTTP2_ERR_CALLBACK_FAILURE else NGHTTP2_PROTOCOL_ERROR)
             self.flush()
         self.close()
         return 0
@@ -473,7 +485,15 @@ cdef class Connection(Outlet):
     # --- what the server decides ----------------------------------------------------------------------
 
     def go_away(self) -> None:
-        """Take no more calls; those under way go on."""
+        """Ask the client to begin no more calls, and once it has heard of it take none, RFC 9113 section 6.8."""
+        if not self.is_leaving:
+            self.is_leaving = True
+            nghttp2_submit_shutdown_notice(self.session)
+            nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, NULL)
+            self.touch()
+
+    def take_no_more(self) -> None:
+        """Take no more calls; the connection closes after the last of those under way."""
         nghttp2_submit_goaway(
             self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session),
             NGHTTP2_NO_ERROR, NULL, 0)
@@ -484,6 +504,16 @@ cdef class Connection(Outlet):
         nghttp2_session_terminate_session(self.session, error)
         self.touch()
 
+    def cut(self, bytes text not None) -> None:
+        """End every call with UNAVAILABLE, and close."""
+        cdef Stream stream
+        for stream in self.live():
+            if stream.phase == OPEN:
+                stream.fail(14, text, None)
+                stream.method.closed(stream)
+        self.flush()
+        self.terminate(NGHTTP2_NO_ERROR)
+
     def ping(self) -> None:
         """Ask whether anybody is there."""
         nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, NULL)
@@ -491,12 +521,12 @@ cdef class Connection(Outlet):
 
     def close(self) -> None:
         """Close once everything written has left."""
-        self.is_closing = True
+        self.closing_ns = self.closing_ns or monotonic_ns()
         if self.transport is not None:
             self.transport.close()
 
     def abort(self) -> None:
         """Close now."""
-        self.is_closing = True
+        self.closing_ns = self.closing_ns or monotonic_ns()
         if self.transport is not None:
             self.transport.abort()

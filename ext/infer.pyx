@@ -4,13 +4,14 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from inferd._native.bind cimport bind_request
+from inferd._native.header cimport monotonic_ns
 from inferd._native.queue cimport BatchQueue
 from inferd._native.signature cimport Signature
-from inferd._native.stream cimport OPEN, Method, Stream, monotonic_ns
+from inferd._native.stream cimport OPEN, Method, Stream
 from inferd._native.wire cimport Request
 
 from inferd._native.wire import decode
-from inferd.errors import Code, InferdError
+from inferd.errors import Code, InferdError, Internal
 
 cdef int CANCELLED = Code.CANCELLED
 cdef int INTERNAL = Code.INTERNAL
@@ -18,16 +19,20 @@ cdef int INTERNAL = Code.INTERNAL
 
 @cython.final
 cdef class Endpoint:
-    """Where requests for one version of one model go."""
+    """Where requests for one version of one model go, or the refusal that they all get."""
 
     cdef Signature signature
     cdef BatchQueue queue
     cdef object ring
     cdef object finished
+    cdef object refusal
 
-    def __cinit__(self, BatchQueue queue not None, bell, stats):
-        self.queue, self.signature = queue, queue.signature
-        self.ring, self.finished = bell.ring, stats.finished
+    def __cinit__(self, BatchQueue queue, bell, stats, refusal=None):
+        if queue is not None:
+            self.queue, self.signature = queue, queue.signature
+        elif refusal is None:
+            raise ValueError("an endpoint without a queue needs a refusal")
+        self.ring, self.finished, self.refusal = bell.ring, stats.finished, refusal
 
 
 @cython.final
@@ -84,11 +89,16 @@ cdef class InferMethod(Method):
                 endpoint = self.find(request.model_name, request.model_version)
                 self.endpoints[key] = endpoint
             stream.owner = endpoint
+            if endpoint.refusal is not None:
+                return self.refuse(stream, endpoint.refusal)
             bind_request(endpoint.signature, request)
             request.deadline_ns = stream.deadline_ns
             endpoint.queue.put(request, monotonic_ns())
         except InferdError as failure:
             return self.refuse(stream, failure)
+        except Exception:
+            self.refuse(stream, Internal())
+            raise
         stream.call, request.completion = request, stream
         endpoint.ring()
         return 0

@@ -13,6 +13,8 @@ cdef enum Kind:
     REQUESTS
     BATCHES
     QUEUED
+    STREAMS
+    CONNECTIONS
     KINDS
 
 

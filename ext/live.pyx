@@ -15,4 +15,6 @@ def snapshot() -> dict | None:
         "requests": counts[<int>REQUESTS],
         "batches": counts[<int>BATCHES],
         "queued": counts[<int>QUEUED],
+        "streams": counts[<int>STREAMS],
+        "connections": counts[<int>CONNECTIONS],
     }

@@ -67,6 +67,8 @@ cdef extern from "nghttp2/nghttp2.h":
         void* user_data) noexcept
     ctypedef int (*nghttp2_on_stream_close_callback)(
         nghttp2_session* session, int32_t stream_id, uint32_t error_code, void* user_data) noexcept
+    ctypedef int (*nghttp2_on_begin_frame_callback)(
+        nghttp2_session* session, const nghttp2_frame_hd* head, void* user_data) noexcept
     ctypedef int (*nghttp2_on_begin_headers_callback)(
         nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept
     ctypedef int (*nghttp2_on_header_callback2)(
@@ -90,6 +92,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         NGHTTP2_RST_STREAM
         NGHTTP2_SETTINGS
         NGHTTP2_PING
+        NGHTTP2_WINDOW_UPDATE
+        NGHTTP2_CONTINUATION
         NGHTTP2_HCAT_REQUEST
         NGHTTP2_DATA_FLAG_EOF
         NGHTTP2_DATA_FLAG_NO_END_STREAM
@@ -124,6 +128,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     void nghttp2_session_callbacks_set_on_stream_close_callback(
         nghttp2_session_callbacks* callbacks, nghttp2_on_stream_close_callback callback)
 
+    void nghttp2_session_callbacks_set_on_begin_frame_callback(
+        nghttp2_session_callbacks* callbacks, nghttp2_on_begin_frame_callback callback)
     void nghttp2_session_callbacks_set_on_begin_headers_callback(
         nghttp2_session_callbacks* callbacks, nghttp2_on_begin_headers_callback callback)
     void nghttp2_session_callbacks_set_on_header_callback2(

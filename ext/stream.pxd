@@ -5,7 +5,8 @@ Knows nothing of sockets (see h2) and nothing of what the messages mean (see Met
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
-from inferd._native.nghttp2 cimport nghttp2_nv, nghttp2_rcbuf, nghttp2_session
+from inferd._native.nghttp2 cimport nghttp2_nv, nghttp2_rcbuf
+from inferd._native.outlet cimport Outlet
 
 cdef enum:
     PREFIX_BYTES = 5
@@ -25,18 +26,6 @@ cdef enum Phase:
     OPEN
     ENDING         # the status is decided; what was queued before it still goes out
     CLOSED         # the HTTP/2 stream is gone
-
-
-cdef class Outlet:
-    """Where a stream's bytes go: the connection, which sends on its own time."""
-
-    cdef nghttp2_session* session
-    cdef size_t max_message_bytes
-    cdef size_t max_metadata_bytes
-    cdef size_t window_bytes
-
-    cdef void touch(self) noexcept
-    cdef int put(self, const uint8_t* data, size_t size) except -1
 
 
 cdef class Method:
@@ -114,6 +103,3 @@ cdef class Stream:
     cdef int answer(self, bytes body) except -1
     cdef int fail(self, int code, bytes text, list trailers) except -1
     cdef void close(self) noexcept
-
-
-cdef int64_t monotonic_ns() noexcept

@@ -9,6 +9,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
+from inferd._native.header cimport borrowed, copied, monotonic_ns, percent_encoded, timeout_ns
+from inferd._native.live cimport INFERD_DEBUG, STREAMS, count
 from inferd._native.nghttp2 cimport *
 
 cdef enum:
@@ -16,50 +18,8 @@ cdef enum:
     # What one header costs beside its own bytes, RFC 9113 section 6.5.2.
     HEADER_OVERHEAD = 32
 
-cdef extern from *:
-    """
-    #include <time.h>
-
-    static int64_t inferd_stream_now(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-    }
-    """
-    int64_t inferd_stream_now()
-
-
-cdef int64_t monotonic_ns() noexcept:
-    return inferd_stream_now()
-
-
-cdef nghttp2_nv borrowed(const char* name, size_t name_size, const char* value, size_t value_size) noexcept:
-    """A header whose bytes outlive the session."""
-    cdef nghttp2_nv header
-    header.name, header.namelen = <uint8_t*>name, name_size
-    header.value, header.valuelen = <uint8_t*>value, value_size
-    header.flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE
-    return header
-
-
-cdef nghttp2_nv copied(bytes name, bytes value) noexcept:
-    """A header whose bytes the session copies at once."""
-    cdef nghttp2_nv header
-    header.name, header.namelen = <uint8_t*>PyBytes_AS_STRING(name), <size_t>len(name)
-    header.value, header.valuelen = <uint8_t*>PyBytes_AS_STRING(value), <size_t>len(value)
-    header.flags = NGHTTP2_NV_FLAG_NONE
-    return header
-
-
-cdef class Outlet:
-    """Where a stream's bytes go."""
-
-    cdef void touch(self) noexcept:
-        """The session has something to send now."""
-
-    cdef int put(self, const uint8_t* data, size_t size) except -1:
-        """Take bytes that go out after all before them."""
-        raise NotImplementedError
+# Kept, because a header's bytes must live until it is submitted.
+cdef tuple STATUSES = tuple([b"%d" % number for number in range(17)])
 
 
 cdef class Method:
@@ -84,42 +44,6 @@ cdef class Method:
         """The stream is gone, by its own end or because somebody cut it."""
 
 
-# --- headers ------------------------------------------------------------------------------------------
-
-
-cdef int64_t timeout_ns(const uint8_t* text, size_t size) noexcept:
-    """A grpc-timeout in ns, or -1: up to eight digits and a unit."""
-    cdef int64_t value = 0
-    cdef size_t i
-    if not 2 <= size <= 9:
-        return -1
-    for i in range(size - 1):
-        if not 48 <= text[i] <= 57:
-            return -1
-        value = value * 10 + text[i] - 48
-    if text[size - 1] == c"n":
-        return value
-    if text[size - 1] == c"u":
-        return value * 1000
-    if text[size - 1] == c"m":
-        return value * 1000000
-    if text[size - 1] == c"S":
-        return value * 1000000000
-    # A hundred years is as good as any longer time, and cannot overflow.
-    if text[size - 1] == c"M":
-        return min(value, 52560000) * 60000000000
-    if text[size - 1] == c"H":
-        return min(value, 876000) * 3600000000000
-    return -1
-
-
-cdef bytes percent_encoded(bytes text):
-    """A grpc-message: printable ASCII but for the percent sign, which begins every other byte's number."""
-    if all(32 <= byte < 127 and byte != 37 for byte in text):
-        return text
-    return b"".join([b"%c" % byte if 32 <= byte < 127 and byte != 37 else b"%%%02X" % byte for byte in text])
-
-
 cdef ssize_t read_outgoing(
     nghttp2_session* session, int32_t stream_id, uint8_t* buffer, size_t length,
     uint32_t* flags, nghttp2_data_source* source, void* user_data,
@@ -136,9 +60,13 @@ cdef class Stream:
         self.headers = self.inline_headers
         self.header_room = INLINE_HEADERS
         self.code = -1
+        if INFERD_DEBUG:
+            count(STREAMS, 1)
 
     def __dealloc__(self):
         cdef int i
+        if INFERD_DEBUG:
+            count(STREAMS, -1)
         for i in range(self.header_count):
             nghttp2_rcbuf_decref(self.headers[i].name)
             nghttp2_rcbuf_decref(self.headers[i].value)
@@ -312,14 +240,16 @@ cdef class Stream:
         if self.phase >= ENDING:
             return 0
         self.outgoing, self.incoming = None, None
-        if self.current is not None and self.current_sent == 0:
+        if self.current_sent == 0:
             self.current = None
+        # A message that has begun to leave must leave whole: trailers cannot follow half of one.
+        self.unsent_bytes = 0 if self.current is None else <size_t>len(self.current)
         return self.end(code, text, trailers)
 
     cdef int end(self, int code, bytes text, list trailers) except -1:
         cdef nghttp2_nv[MAX_TRAILERS] headers
         cdef size_t count
-        self.phase, self.code, self.text, self.trailers = ENDING, code, text, trailers
+        self.phase, self.code, self.text, self.trailers = ENDING, code, percent_encoded(text), trailers
         if self.head_sent:
             return self.resume()
         # Trailers-only: one HEADERS frame says it all.
@@ -347,9 +277,9 @@ cdef class Stream:
         if self.code == 0:
             headers[0] = borrowed(b"grpc-status", 11, b"0", 1)
         else:
-            headers[0] = copied(b"grpc-status", b"%d" % self.code)
+            headers[0] = copied(b"grpc-status", STATUSES[self.code])
         if self.text:
-            headers[1] = copied(b"grpc-message", percent_encoded(self.text))
+            headers[1] = copied(b"grpc-message", self.text)
             count = 2
         for name, value in self.trailers or ():
             if count == MAX_TRAILERS - 2:
@@ -414,7 +344,7 @@ cdef class Stream:
             self.outlet.put(
                 <const uint8_t*>PyBytes_AS_STRING(self.current) + self.current_sent - PREFIX_BYTES, length)
             self.current_sent += length
-            self.unsent_bytes -= length
+            self.unsent_bytes -= min(length, self.unsent_bytes)
         if self.current_sent == PREFIX_BYTES + <size_t>len(self.current):
             self.current = None
             if not self.outgoing:
@@ -422,6 +352,16 @@ cdef class Stream:
         return 0
 
     # --- the same for Python -----------------------------------------------------------------------
+
+    @property
+    def connection(self) -> Outlet | None:
+        """What the stream is part of; None once it is gone."""
+        return self.outlet
+
+    @property
+    def compression(self) -> str:
+        """How messages are compressed that say they are."""
+        return "gzip" if self.encoding == GZIP else "deflate" if self.encoding == DEFLATE else "identity"
 
     @property
     def is_open(self) -> bool:
@@ -458,6 +398,8 @@ cdef class Stream:
 
     def finish(self, int code, bytes text not None, list trailers not None) -> None:
         """Give the status; with OK what is queued goes out first, otherwise it is dropped. Only the first one counts."""
+        if not 0 <= code < len(STATUSES):
+            raise ValueError(f"{code} is no status of gRPC")
         if self.phase != OPEN:
             return
         if code == 0:

@@ -29,9 +29,9 @@ from inferd.loading import load
 from inferd.models import Event, Model, Models, State
 from inferd.repository import ModelDir
 from inferd.rpc import reflection
-from inferd.rpc.grpcio import GrpcioServer
 from inferd.rpc.health import HealthServicer
 from inferd.rpc.inference import SERVICE, InferenceService
+from inferd.rpc.transport import Transport, open_transport
 from inferd.samples import sample_of
 from inferd.session import RUNTIME_VERSION
 from inferd.telemetry import logs
@@ -61,7 +61,7 @@ def serve(settings: Settings) -> int:
 class Listeners:
     """The open ports."""
 
-    grpc: GrpcioServer
+    grpc: Transport
     http: list[HttpServer] = field(default_factory=list)
 
 
@@ -78,6 +78,7 @@ class App:
         # A thread is still inside ONNX Runtime, which cannot be told to stop.
         self.left_behind = False
         self._stop = asyncio.Event()
+        self._transport: Transport | None = None
 
     async def run(self) -> int:
         """Start, serve, drain, stop."""
@@ -108,7 +109,8 @@ class App:
     async def _listen(self) -> Listeners:
         """Open the ports before the models are loaded, so that probes can tell loading from dead."""
         settings = self.settings
-        listeners = Listeners(GrpcioServer(settings))
+        self._transport = open_transport(settings, self.models, self.service)
+        listeners = Listeners(self._transport)
         listeners.grpc.add(SERVICE.full_name, self.service.handlers())
         HealthServicer(self.board).add_to(listeners.grpc.server)
         if settings.grpc.reflection:
@@ -177,7 +179,8 @@ class App:
             return
         for warning in loaded.warnings:
             log.warning(warning, extra={"model": model.name, "version": model.version})
-        model.serve(loaded, self.settings, asyncio.get_running_loop())
+        assert self._transport is not None
+        model.serve(loaded, self.settings, asyncio.get_running_loop(), self._transport.settle)
         for runner in model.runners:
             self.board.add_liveness_probe(runner.death_reason)
 
@@ -200,6 +203,8 @@ class App:
 
     def _changed(self, model: Model) -> None:
         """A model version has a new state: tell health, under its own name and as the model's answer."""
+        if self._transport is not None:
+            self._transport.forget()
         if model.state is State.FAILED:
             log.error(
                 "model failed to load", extra={"model": model.name, "version": model.version, "reason": model.reason}

@@ -72,6 +72,18 @@ class InputRefused(InferdError):
     code = Code.INVALID_ARGUMENT
 
 
+class MessageTooLarge(InferdError):
+    """The message is larger than this server reads, once it is unpacked."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class Garbled(InferdError):
+    """The message is not what its own framing says it is: the client or something on the way is broken."""
+
+    code = Code.INTERNAL
+
+
 # --- capacity and time ---------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from enum import Enum
 from types import MappingProxyType
+from typing import TypeAlias
 
 from inferd._native.doorbell import Doorbell
 from inferd._native.queue import BatchQueue
@@ -58,6 +59,19 @@ NEXT: Mapping[tuple[State, Event], State] = MappingProxyType(
 )
 
 
+def settle(requests: list[Request], ran: Callable[[Request], None]) -> None:
+    """Wake the callers of a finished batch, one by one: a cancelled neighbour changes nothing."""
+    for request in requests:
+        if request.run_ns:
+            ran(request)
+        completion = request.completion
+        if completion is not None and not completion.done():
+            completion.set_result(None)
+
+
+Settle: TypeAlias = Callable[[list[Request], Callable[[Request], None]], None]
+
+
 class Model:
     """One version of one model: its state, and once loaded its queue and runners.
 
@@ -74,7 +88,7 @@ class Model:
         self.queue: BatchQueue | None = None
         self.paces: Paces | None = None
         self.runners: tuple[Runner, ...] = ()
-        self._bell = Doorbell()
+        self.bell = Doorbell()
         self._on_change = on_change
 
     def advance(self, event: Event) -> None:
@@ -90,8 +104,13 @@ class Model:
         self.reason = reason
         self.advance(Event.BROKEN)
 
-    def serve(self, loaded: Loaded, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
-        """Open the queue and start the runners; the model is READY when this returns."""
+    def serve(
+        self, loaded: Loaded, settings: Settings, loop: asyncio.AbstractEventLoop, settle: Settle = settle
+    ) -> None:
+        """Open the queue and start the runners; the model is READY when this returns.
+
+        `settle` is called on the loop with each finished batch, and with what counts a request that ran.
+        """
         batching, said = settings.batching, loaded.decl.batching
         max_rows = loaded.signature.max_rows
         learn = batching.learn and loaded.learns
@@ -112,10 +131,10 @@ class Model:
             self.paces.observe(size_class, rows, run_ns)
 
         def deliver(requests: list[Request]) -> None:
-            loop.call_soon_threadsafe(self._settle, requests)
+            loop.call_soon_threadsafe(settle, requests, self.stats.ran)
 
         self.runners = tuple(
-            Runner(f"{self.name}/{self.version}#{index}", self.queue, self._bell, slot, self.paces, self.stats, deliver)
+            Runner(f"{self.name}/{self.version}#{index}", self.queue, self.bell, slot, self.paces, self.stats, deliver)
             for index, slot in enumerate(loaded.slots)
         )
         for runner in self.runners:
@@ -145,7 +164,7 @@ class Model:
         request.completion = loop.create_future()
         now_ns = time.monotonic_ns()
         self.queue.put(request, now_ns)
-        self._bell.ring()
+        self.bell.ring()
         timeout_s = (request.deadline_ns - now_ns) * 1e-9 if request.deadline_ns else None
         try:
             async with asyncio.timeout(timeout_s):
@@ -162,21 +181,12 @@ class Model:
         assert request.answer is not None  # settled without an error
         return request.answer
 
-    def _settle(self, requests: list[Request]) -> None:
-        """Wake the callers of a finished batch, one by one: a cancelled neighbour changes nothing."""
-        for request in requests:
-            if request.run_ns:
-                self.stats.ran(request)
-            completion = request.completion
-            if completion is not None and not completion.done():
-                completion.set_result(None)
-
     def retire(self) -> None:
         """Accept nothing more; what is queued is still answered."""
         self.advance(Event.RETIRED)
         if self.queue is not None:
             self.queue.close()
-            self._bell.ring()
+            self.bell.ring()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the runners to end, off the loop; False if one has not."""

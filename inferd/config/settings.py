@@ -195,8 +195,10 @@ class Settings(Section):
     """All settings of one server, consistent with each other once they exist."""
 
     host: Host = Field(default="0.0.0.0", description="Address that every port listens on.")
-    transport: Literal["grpcio"] = Field(
-        default="grpcio", description="What carries gRPC: grpcio is grpc.aio's server."
+    transport: Literal["native", "grpcio"] = Field(
+        default="native",
+        description="What carries gRPC: native is inferd's own, grpcio is grpc.aio's server and the default where the "
+        "native one was not built.",
     )
     grpc: Grpc = Grpc()
     http: Http = Http()

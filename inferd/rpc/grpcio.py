@@ -9,7 +9,8 @@ from typing import Any, Final
 import grpc
 
 from inferd.config import Settings
-from inferd.errors import StartError
+from inferd.models import settle
+from inferd.rpc.listening import cannot_listen
 
 HANDSHAKE_TIMEOUT_MS: Final = 10_000
 
@@ -20,7 +21,8 @@ class GrpcioServer:
     def __init__(self, settings: Settings) -> None:
         self._host, self._asked_port = settings.host, settings.grpc.port
         self.port = settings.grpc.port
-        self.server = grpc.aio.server(
+        self.settle = settle
+        self.server: grpc.aio.Server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", settings.grpc.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -41,12 +43,15 @@ class GrpcioServer:
         try:
             self.port = self.server.add_insecure_port(f"{host}:{self._asked_port}")
         except RuntimeError as failure:
-            raise StartError(_taken(self._host, self._asked_port, "it cannot be bound")) from failure
+            raise cannot_listen(self._host, self._asked_port, None) from failure
         await self.server.start()
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way finish for `grace_s` seconds, then cut them."""
         await self.server.stop(grace_s)
+
+    def forget(self) -> None:
+        """Nothing is remembered here."""
 
 
 def _check_free(host: str, port: int) -> None:
@@ -57,7 +62,7 @@ def _check_free(host: str, port: int) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         _bind(found)
     except OSError as failure:
-        raise StartError(_taken(host, port, failure.strerror or str(failure))) from failure
+        raise cannot_listen(host, port, failure) from failure
 
 
 def _bind(found: Iterable[tuple[Any, ...]]) -> None:
@@ -65,7 +70,3 @@ def _bind(found: Iterable[tuple[Any, ...]]) -> None:
         with socket.socket(family, kind, protocol) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
-
-
-def _taken(host: str, port: int, why: str) -> str:
-    return f"gRPC port {port} on {host} cannot be had: {why}; choose another with --grpc-port or --host"

@@ -24,6 +24,7 @@ from inferd.rpc.boundary import Context, Handler, guarded, parsed
 from inferd.rpc.model_config import PLATFORM, describe
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+MODEL_INFER: Final = f"/{SERVICE.full_name}/ModelInfer".encode()
 # Exactly what works: clients switch features on by these names.
 EXTENSIONS: Final = ("model_configuration",)
 

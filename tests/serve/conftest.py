@@ -15,8 +15,8 @@ from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
 
 from .process import BUG, Server, command
 
-# A second transport only has to be named here; every test below then runs on it too.
-TRANSPORTS = ("grpcio",)
+# Every test below runs on each of them.
+TRANSPORTS = ("grpcio", "native")
 
 # Tests are after behaviour, not speed: batch sizes are not measured at load and not limited by it.
 UNLEARNT = ("--warmup-budget-ms=0", "--batching-learn=false")

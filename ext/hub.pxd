@@ -1,0 +1,29 @@
+"""What the connections of one server share. Knows nothing of sockets or frames."""
+
+from libc.stdint cimport int64_t, uint32_t
+
+
+cdef class Hub:
+    cdef readonly dict methods           # path bytes -> Method
+    cdef object find                     # path bytes -> Method, for those not in the dict
+    cdef object call_soon
+    cdef object on_deadline
+    cdef object on_gone
+    cdef readonly set connections
+    cdef readonly size_t max_message_bytes
+    cdef readonly size_t max_metadata_bytes
+    cdef readonly uint32_t max_streams
+    cdef readonly uint32_t window_bytes
+    cdef readonly int64_t max_unpaid_frames
+    # All connections read into one buffer: what it holds is used up before the loop reads again.
+    cdef bytearray buffer
+    cdef object view
+    cdef list dirty
+    cdef bint flush_is_planned
+    # A flush follows what is being done.
+    cdef bint is_busy
+    cdef int64_t next_deadline_ns
+
+    cdef int flush(self) except -1
+    cdef int plan(self) except -1
+    cdef int watch(self, int64_t deadline_ns) except -1

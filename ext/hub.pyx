@@ -1,0 +1,74 @@
+"""What the connections of one server share: see hub.pxd."""
+
+cimport cython
+from libc.stdint cimport int64_t, uint32_t
+
+from inferd._native.outlet cimport Outlet
+
+cdef enum:
+    READ_BYTES = 262144
+
+
+@cython.final
+cdef class Hub:
+    """The methods, the limits, the buffer that is read into, and what is to be sent.
+
+    `find` is asked for the Method of a path that `methods` does not have, and may answer None. `call_soon` is the
+    loop's. `on_deadline` is told when, on the monotonic clock in ns, expire() is next to be called; `on_gone` each
+    time that a connection is lost. `max_unpaid_frames`: see Connection.unpaid_frames.
+    """
+
+    def __cinit__(
+        self, dict methods not None, find, call_soon, on_deadline, on_gone, *, size_t max_message_bytes,
+        size_t max_metadata_bytes, uint32_t max_streams, uint32_t window_bytes, int64_t max_unpaid_frames,
+    ):
+        self.methods, self.find, self.call_soon = methods, find, call_soon
+        self.on_deadline, self.on_gone = on_deadline, on_gone
+        self.connections, self.dirty = set(), []
+        self.max_message_bytes, self.max_metadata_bytes = max_message_bytes, max_metadata_bytes
+        self.max_streams, self.window_bytes = max_streams, window_bytes
+        self.max_unpaid_frames = max_unpaid_frames
+        self.buffer = bytearray(READ_BYTES)
+        self.view = memoryview(self.buffer)
+
+    cdef int flush(self) except -1:
+        """Send what all connections have to send, one write for each."""
+        cdef Outlet connection
+        cdef list dirty
+        self.flush_is_planned = False
+        while self.dirty:
+            dirty, self.dirty = self.dirty, []
+            for connection in dirty:
+                connection.flush()
+        return 0
+
+    cdef int plan(self) except -1:
+        """Have a flush called soon, unless one comes anyway."""
+        if not self.is_busy and not self.flush_is_planned:
+            self.flush_is_planned = True
+            self.call_soon(self.flush_now)
+        return 0
+
+    def flush_now(self) -> None:
+        """What a planned flush calls."""
+        self.flush()
+
+    cdef int watch(self, int64_t deadline_ns) except -1:
+        """Have expire() called then at the latest."""
+        if self.next_deadline_ns == 0 or deadline_ns < self.next_deadline_ns:
+            self.next_deadline_ns = deadline_ns
+            self.on_deadline(deadline_ns)
+        return 0
+
+    def expire(self, int64_t now_ns) -> None:
+        """End every call whose deadline has passed, and ask to be called at the next one."""
+        cdef Outlet connection
+        cdef int64_t due_ns, next_ns = 0
+        self.next_deadline_ns = 0
+        for connection in tuple(self.connections):
+            due_ns = connection.expire(now_ns)
+            if due_ns and (next_ns == 0 or due_ns < next_ns):
+                next_ns = due_ns
+        if next_ns:
+            self.watch(next_ns)
+        self.flush()

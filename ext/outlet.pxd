@@ -1,0 +1,17 @@
+"""Where the bytes of streams go: a connection, which sends them on its own time."""
+
+from libc.stdint cimport int64_t, uint8_t
+
+from inferd._native.nghttp2 cimport nghttp2_session
+
+
+cdef class Outlet:
+    cdef nghttp2_session* session
+    cdef size_t max_message_bytes
+    cdef size_t max_metadata_bytes
+    cdef size_t window_bytes
+
+    cdef void touch(self) noexcept
+    cdef int put(self, const uint8_t* data, size_t size) except -1
+    cdef int flush(self) except -1
+    cdef int64_t expire(self, int64_t now_ns) except -1

@@ -1,0 +1,22 @@
+"""Where the bytes of streams go: see outlet.pxd."""
+
+from libc.stdint cimport int64_t, uint8_t
+
+
+cdef class Outlet:
+    """What a stream knows of its connection, and a hub of all of them."""
+
+    cdef void touch(self) noexcept:
+        """The session has something to send now."""
+
+    cdef int put(self, const uint8_t* data, size_t size) except -1:
+        """Take bytes that go out after all before them."""
+        raise NotImplementedError
+
+    cdef int flush(self) except -1:
+        """Send what the session has to send."""
+        raise NotImplementedError
+
+    cdef int64_t expire(self, int64_t now_ns) except -1:
+        """End every call whose deadline has passed; says when the next one does, or 0."""
+        raise NotImplementedError

@@ -1,0 +1,33 @@
+from collections.abc import Callable
+from typing import Self, final
+
+from inferd._native.doorbell import Doorbell
+from inferd._native.queue import BatchQueue
+from inferd._native.stats import ModelStats
+from inferd._native.stream import Method, Stream
+from inferd._native.wire import Request
+from inferd.errors import InferdError
+
+@final
+class Endpoint:
+    def __new__(
+        cls, queue: BatchQueue | None, bell: Doorbell, stats: ModelStats, refusal: InferdError | None = None
+    ) -> Self: ...
+
+@final
+class InferMethod(Method):
+    def __new__(
+        cls,
+        find: Callable[[str, str], Endpoint],
+        unknown: ModelStats,
+        trailers: Callable[[InferdError], list[tuple[bytes, bytes]]],
+        unpacked: Callable[[Stream, bytes], bytes],
+        timeout_ns: int,
+    ) -> Self: ...
+    def forget(self) -> None: ...
+
+def settle(
+    requests: list[Request],
+    ran: Callable[[Request], None],
+    trailers: Callable[[InferdError], list[tuple[bytes, bytes]]],
+) -> None: ...

@@ -1,0 +1,251 @@
+"""A gRPC server over nghttp2 on the running loop, for everything that takes a grpc.aio.Server."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, NoReturn
+
+import grpc
+
+from inferd._native.h2 import Connection
+from inferd._native.handler import PythonMethod
+from inferd._native.hub import Hub
+from inferd._native.stream import Method, Stream
+from inferd.errors import Code
+from inferd.rpc.native.call import Call
+from inferd.rpc.native.compression import NAMES
+from inferd.rpc.native.listener import listen
+from inferd.rpc.native.metadata import received
+from inferd.rpc.native.running import run
+
+HOUSEKEEPING_S: Final = 1.0
+CLOSE_TIMEOUT_NS: Final = 2_000_000_000
+"""How long a client may take to read what is left for it once the server closes the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may ask for."""
+
+    max_message_bytes: int = 4 * 1024 * 1024
+    max_metadata_bytes: int = 16 * 1024
+    max_streams: int = 1024
+    window_bytes: int = 1024 * 1024
+    max_unpaid_frames: int = 10_000
+    """Frames in a second, for each connection, that ask for work and bring nothing."""
+    handshake_timeout_s: float = 10.0
+
+
+@dataclass(slots=True)
+class CallDetails:
+    """What a GenericRpcHandler is asked by."""
+
+    method: str
+    invocation_metadata: tuple[tuple[str, str | bytes], ...]
+
+
+class NativeServer(grpc.aio.Server):
+    """Listens from add_*_port() on, and answers from start() on.
+
+    Handlers that are plain functions run in `threads`, the loop's own ones if None. `compression` is how answers
+    are compressed where a servicer does not say.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        threads: Executor | None = None,
+        compression: grpc.Compression = grpc.Compression.NoCompression,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.methods: dict[bytes, Method] = {}
+        self._threads, self._encoding = threads, NAMES.get(compression)
+        self._generic: list[grpc.GenericRpcHandler] = []
+        self._ports: list[tuple[Any, ssl.SSLContext | None]] = []
+        self._servers: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hub: Hub | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._housekeeping: asyncio.TimerHandle | None = None
+        self._cutting: asyncio.TimerHandle | None = None
+        self._is_leaving = False
+        self._gone = asyncio.Event()
+        self._terminated = asyncio.Event()
+
+    # --- before start ---------------------------------------------------------------------------------
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Ask these for methods that are not registered by name, the first ones first."""
+        self._generic.extend(generic_rpc_handlers)
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Answer a service's methods; one that has been added already stays."""
+        for name, handler in method_handlers.items():
+            begin = partial(self._begin, handler=handler)
+            self.methods.setdefault(f"/{service_name}/{name}".encode(), PythonMethod(begin))
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listen on HOST:PORT, [IPv6]:PORT or unix:PATH and return the port. Raises RuntimeError if that fails."""
+        return self._add_port(address, None)
+
+    def add_tls_port(self, address: str, context: ssl.SSLContext) -> int:
+        """The same with TLS; the context is told to speak HTTP/2."""
+        context.set_alpn_protocols(["h2"])
+        return self._add_port(address, context)
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> NoReturn:
+        """Not offered: what grpc's credentials hold can be read by grpc only."""
+        raise NotImplementedError("give add_tls_port() an ssl.SSLContext; grpc's credentials cannot be read")
+
+    def _add_port(self, address: str, context: ssl.SSLContext | None) -> int:
+        if self._hub is not None:
+            raise RuntimeError("ports are added before start()")
+        try:
+            sockets, port = listen(address)
+        except OSError as failure:
+            raise RuntimeError(f"{address} cannot be listened on: {failure.strerror or failure}") from failure
+        self._ports += [(one, context) for one in sockets]
+        return port
+
+    # --- its life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Answer calls."""
+        if self._hub is not None:
+            raise RuntimeError("a server is started once")
+        loop = asyncio.get_running_loop()
+        limits = self.limits
+        generic = PythonMethod(self._begin_generic) if self._generic else None
+        hub = self._hub = Hub(
+            self.methods,
+            lambda path: generic,
+            loop.call_soon,
+            self._on_deadline,
+            self._on_gone,
+            max_message_bytes=limits.max_message_bytes,
+            max_metadata_bytes=limits.max_metadata_bytes,
+            max_streams=limits.max_streams,
+            window_bytes=limits.window_bytes,
+            max_unpaid_frames=limits.max_unpaid_frames,
+        )
+        for one, context in self._ports:
+            timeout_s = limits.handshake_timeout_s if context else None
+            self._servers.append(
+                await loop.create_server(
+                    lambda: Connection(hub), sock=one, ssl=context, ssl_handshake_timeout=timeout_s
+                )
+            )
+        self._keep_house()
+
+    async def stop(self, grace: float | None) -> None:
+        """Take no more calls, let those under way finish for `grace` seconds, then end them with UNAVAILABLE.
+
+        May be called again, and the shortest grace counts.
+        """
+        if self._hub is None:
+            self._close_listeners()
+            self._terminated.set()
+            return
+        self._is_leaving = True
+        self._close_listeners()
+        for connection in tuple(self._hub.connections):
+            connection.go_away()
+        self._cut_in(grace or 0.0)
+        self._on_gone()
+        await self._gone.wait()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for timer in (self._deadline, self._housekeeping, self._cutting):
+            if timer is not None:
+                timer.cancel()
+        self._terminated.set()
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Wait for stop() to end; False if it has not after `timeout` seconds."""
+        try:
+            await asyncio.wait_for(self._terminated.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True
+
+    def _close_listeners(self) -> None:
+        for server in self._servers:
+            server.close()
+        for one, _ in self._ports:
+            one.close()
+
+    def _cut_in(self, grace_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._cutting is None or loop.time() + grace_s < self._cutting.when():
+            if self._cutting is not None:
+                self._cutting.cancel()
+            self._cutting = loop.call_later(grace_s, self._cut)
+
+    def _cut(self) -> None:
+        assert self._hub is not None
+        for connection in tuple(self._hub.connections):
+            connection.cut(b"the server is stopping")
+
+    def _on_gone(self) -> None:
+        if self._is_leaving and self._hub is not None and not self._hub.connections:
+            self._gone.set()
+
+    # --- while it serves ------------------------------------------------------------------------------
+
+    def _begin(self, stream: Stream, handler: grpc.RpcMethodHandler[Any, Any]) -> Call:
+        return Call(
+            stream,
+            partial(run, handler=handler, threads=self._threads),
+            self._keep,
+            is_unary=not handler.request_streaming,
+            encoding=self._encoding,
+        )
+
+    def _begin_generic(self, stream: Stream) -> Call | None:
+        headers = stream.metadata()
+        details = CallDetails(dict(headers)[b":path"].decode("latin-1"), received(headers))
+        for generic in self._generic:
+            handler = generic.service(details)
+            if handler is not None:
+                return self._begin(stream, handler)
+        stream.finish(Code.UNIMPLEMENTED, f"this server has no method {details.method}".encode(), [])
+        return None
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _on_deadline(self, due_ns: int) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        # Timers of the loop may come a little early, and would then come again at once.
+        self._deadline = asyncio.get_running_loop().call_at(due_ns * 1e-9 + 0.001, self._expire)
+
+    def _expire(self) -> None:
+        assert self._hub is not None
+        self._hub.expire(time.monotonic_ns())
+
+    def _keep_house(self) -> None:
+        assert self._hub is not None
+        now_ns = time.monotonic_ns()
+        for connection in tuple(self._hub.connections):
+            if connection.closing_ns:
+                if now_ns - connection.closing_ns > CLOSE_TIMEOUT_NS:
+                    connection.abort()
+            elif not connection.is_greeted and now_ns - connection.opened_ns > self.limits.handshake_timeout_s * 1e9:
+                connection.abort()
+            else:
+                if not connection.is_paused:
+                    connection.unpaid_frames = 0
+                if connection.is_leaving:
+                    connection.take_no_more()
+        self._housekeeping = asyncio.get_running_loop().call_later(HOUSEKEEPING_S, self._keep_house)

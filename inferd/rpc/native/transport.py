@@ -1,0 +1,73 @@
+"""The native transport as the server uses it: services as on the reference transport, ModelInfer compiled."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import grpc
+
+from inferd._native.infer import Endpoint, InferMethod, settle
+from inferd._native.stream import Stream
+from inferd.config import Settings
+from inferd.errors import InferdError
+from inferd.models import Models
+from inferd.rpc.boundary import trailing_metadata
+from inferd.rpc.inference import MODEL_INFER, InferenceService
+from inferd.rpc.listening import cannot_listen
+from inferd.rpc.native.compression import unpacked
+from inferd.rpc.native.metadata import Header, to_send
+from inferd.rpc.native.server import Limits, NativeServer
+
+
+class NativeTransport:
+    """A listening gRPC server; services are added before start()."""
+
+    def __init__(self, settings: Settings, models: Models, service: InferenceService) -> None:
+        self._host, self._asked_port = settings.host, settings.grpc.port
+        self._models = models
+        self.port = settings.grpc.port
+        self.server = NativeServer(Limits(max_message_bytes=settings.grpc.max_message_bytes))
+        self.settle = partial(settle, trailers=_trailers)
+        self._infer = InferMethod(
+            self._endpoint, service.unknown_stats, _trailers, _unpacked, settings.inference.timeout_ms * 1_000_000
+        )
+        self.server.methods[MODEL_INFER] = self._infer
+
+    def add(self, service: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
+        """Serve the handlers, by method name, under the full name of their service."""
+        self.server.add_registered_method_handlers(service, handlers)
+
+    async def start(self) -> None:
+        """Listen. Raises StartError if the address cannot be had."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        try:
+            self.port = self.server.add_insecure_port(f"{host}:{self._asked_port}")
+        except RuntimeError as failure:
+            raise cannot_listen(self._host, self._asked_port, failure.__cause__) from failure
+        await self.server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, let those under way finish for `grace_s` seconds, then cut them."""
+        await self.server.stop(grace_s)
+
+    def forget(self) -> None:
+        """A model has come, gone or changed: look again for the next request."""
+        self._infer.forget()
+
+    def _endpoint(self, name: str, version: str) -> Endpoint:
+        model = self._models.find(name, version)
+        try:
+            model.answering()
+        except InferdError as refusal:
+            return Endpoint(None, model.bell, model.stats, refusal.with_traceback(None))
+        return Endpoint(model.queue, model.bell, model.stats)
+
+
+def _trailers(failure: InferdError) -> list[Header]:
+    return to_send(trailing_metadata(failure))
+
+
+def _unpacked(stream: Stream, body: bytes) -> bytes:
+    connection: Any = stream.connection
+    return unpacked(body, stream.compression, connection.hub.max_message_bytes)
