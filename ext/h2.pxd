@@ -1,44 +1,22 @@
 """HTTP/2 connections of a server, as asyncio protocols. Owns bytes on the wire, knows nothing of inference."""
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
-from inferd._native.hub cimport Hub
-from inferd._native.nghttp2 cimport nghttp2_rcbuf
-from inferd._native.outlet cimport Outlet
-from inferd._native.stream cimport Method, Stream
+from inferd._native.session cimport Session
 
 
-cdef class Connection(Outlet):
-    cdef readonly Hub hub
+cdef class Connection(Session):
     cdef readonly object transport    # None once it is lost
     cdef object write
     cdef readonly object peername     # as the transport gave it
-    cdef void* first_stream           # live streams; a reference is held to each
-    cdef readonly int streams
-    cdef nghttp2_rcbuf* last_path     # of the last call, and what answered it
-    cdef Method last_method
-    cdef bint is_dirty
-    cdef readonly bint is_greeted     # the client has sent its settings
-    cdef readonly bint is_paused      # the client reads more slowly than it is written to
-    cdef readonly bint is_leaving
     # Bytes for the transport, in an object of their own until they are handed over.
     cdef PyObject* out
     cdef size_t out_size
     cdef size_t out_room
     cdef readonly int64_t opened_ns
-    cdef readonly int64_t received_ns
     cdef readonly int64_t closing_ns  # since when it closes, 0 = not
-    # Frames that ask for work and bring nothing: pings, settings, resets, window updates, empty data. Each frame of
-    # an answer pays for one; whoever keeps time forgives the rest. Too many at once close the connection.
-    cdef public int64_t unpaid_frames
 
     cdef int receive(self, const uint8_t* data, size_t size) except -1
-    cdef int open_stream(self, int32_t stream_id) except -1
-    cdef void close_stream(self, Stream stream) noexcept
-    cdef list live(self)
-    cdef int begin(self, Stream stream) except -1
-    cdef int look_up(self, Stream stream, bytes path, nghttp2_rcbuf* shared) except -1
-    cdef void bug(self, Stream stream) noexcept
     cdef int emit(self) except -1
     cdef int give_up(self, int error) except -1

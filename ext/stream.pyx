@@ -6,17 +6,16 @@ Framing, headers and statuses follow grpc/grpc doc/PROTOCOL-HTTP2.md.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy
 
-from inferd._native.header cimport borrowed, copied, monotonic_ns, percent_encoded, timeout_ns
-from inferd._native.live cimport INFERD_DEBUG, STREAMS, count
+from inferd._native.header cimport borrowed, copied, percent_encoded, timeout_ns
+from inferd._native.live cimport INFERD_DEBUG, STREAMS, count as count_live
 from inferd._native.nghttp2 cimport *
 
 cdef enum:
     MAX_TRAILERS = 64
-    # What one header costs beside its own bytes, RFC 9113 section 6.5.2.
-    HEADER_OVERHEAD = 32
+    HEADER_OVERHEAD = 32  # what one costs beside its own bytes, RFC 9113 section 6.5.2
 
 # Kept, because a header's bytes must live until it is submitted.
 cdef tuple STATUSES = tuple([b"%d" % number for number in range(17)])
@@ -61,12 +60,12 @@ cdef class Stream:
         self.header_room = INLINE_HEADERS
         self.code = -1
         if INFERD_DEBUG:
-            count(STREAMS, 1)
+            count_live(STREAMS, 1)
 
     def __dealloc__(self):
         cdef int i
         if INFERD_DEBUG:
-            count(STREAMS, -1)
+            count_live(STREAMS, -1)
         for i in range(self.header_count):
             nghttp2_rcbuf_decref(self.headers[i].name)
             nghttp2_rcbuf_decref(self.headers[i].value)

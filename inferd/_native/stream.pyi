@@ -1,7 +1,10 @@
 from typing import Any, final
 
+from typing_extensions import disjoint_base
+
 from inferd._native.outlet import Outlet
 
+@disjoint_base
 class Method: ...
 
 @final

@@ -23,9 +23,7 @@ def unpacked(body: bytes, encoding: str, max_bytes: int) -> bytes:
     except zlib.error:
         raise Garbled(f"a message says that it is {encoding}, and is not") from None
     if len(whole) > max_bytes:
-        raise MessageTooLarge(
-            f"a message is larger than {max_bytes} bytes once unpacked (grpc.max_message_bytes)"
-        )
+        raise MessageTooLarge(f"a message is larger than {max_bytes} bytes once unpacked (grpc.max_message_bytes)")
     if not unpacker.eof or unpacker.unused_data:
         raise Garbled(f"a message says that it is {encoding}, and ends too soon or too late")
     return whole

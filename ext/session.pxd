@@ -1,0 +1,32 @@
+"""One HTTP/2 session of a server: nghttp2's, the streams on it, and who answers them. Knows nothing of sockets."""
+
+from libc.stdint cimport int32_t, int64_t
+
+from inferd._native.hub cimport Hub
+from inferd._native.nghttp2 cimport nghttp2_rcbuf
+from inferd._native.outlet cimport Outlet
+from inferd._native.stream cimport Method, Stream
+
+
+cdef class Session(Outlet):
+    cdef readonly Hub hub
+    cdef void* first_stream           # live streams; a reference is held to each
+    cdef readonly int streams
+    cdef nghttp2_rcbuf* last_path     # of the last call, and what answered it
+    cdef Method last_method
+    cdef bint is_dirty
+    cdef readonly bint is_greeted     # the client has sent its settings
+    cdef readonly bint is_paused      # the client reads more slowly than it is written to
+    cdef readonly bint is_leaving
+    cdef readonly int64_t received_ns
+    # Frames that ask for work and bring nothing: pings, settings, resets, window updates, empty data. Each frame of
+    # an answer pays for one; whoever keeps time forgives the rest. Too many at once close the connection.
+    cdef public int64_t unpaid_frames
+
+    cdef int open(self) except -1
+    cdef int open_stream(self, int32_t stream_id) except -1
+    cdef void close_stream(self, Stream stream) noexcept
+    cdef list live(self)
+    cdef int begin(self, Stream stream) except -1
+    cdef int look_up(self, Stream stream, bytes path, nghttp2_rcbuf* shared) except -1
+    cdef void bug(self, Stream stream) noexcept

@@ -1,0 +1,374 @@
+"""One HTTP/2 session of a server: see session.pxd."""
+
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+from inferd._native.hub cimport Hub
+from inferd._native.live cimport CONNECTIONS, INFERD_DEBUG, count
+from inferd._native.nghttp2 cimport *
+from inferd._native.outlet cimport Outlet
+from inferd._native.stream cimport ENDING, HEADERS_COME, OPEN, UNKNOWN_ENCODING, Header, Stream
+
+import logging
+
+log = logging.getLogger("inferd.rpc")
+
+cdef enum:
+    MAX_FRAME_BYTES = 262144
+    # Headers that are refused for their size are read to their end up to so many times the limit.
+    HEADERS_TO_READ = 64
+
+cdef extern from *:
+    """
+    /* In 1.57 and newer, and in older ones that distributions have mended. */
+    extern void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option*, uint64_t, uint64_t) __attribute__((weak));
+
+    static void inferd_set_reset_limit(nghttp2_option* option, uint64_t burst, uint64_t rate) {
+        if (nghttp2_option_set_stream_reset_rate_limit) nghttp2_option_set_stream_reset_rate_limit(option, burst, rate);
+    }
+    """
+    void set_reset_limit "inferd_set_reset_limit" (nghttp2_option* option, uint64_t burst, uint64_t rate)
+
+# --- what the session calls ---------------------------------------------------------------------------
+
+
+cdef Stream stream_of(nghttp2_session* session, int32_t stream_id):
+    cdef void* found = nghttp2_session_get_stream_user_data(session, stream_id)
+    return <Stream>found if found != NULL else None
+
+
+cdef int on_begin_frame(nghttp2_session* session, const nghttp2_frame_hd* head, void* user_data) noexcept:
+    """Count what asks for work and brings nothing; the last part of a frame's header block comes only to here."""
+    cdef Session connection = <Session>user_data
+    if head.type == NGHTTP2_HEADERS:
+        connection.unpaid_frames += connection.is_paused
+    elif head.type != NGHTTP2_DATA or (head.length == 0 and not head.flags & NGHTTP2_FLAG_END_STREAM):
+        connection.unpaid_frames += 1
+    return 0 if connection.unpaid_frames <= connection.hub.max_unpaid_frames else NGHTTP2_ERR_CALLBACK_FAILURE
+
+
+cdef int on_begin_headers(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
+    if frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
+        return 0
+    try:
+        (<Session>user_data).open_stream(frame.hd.stream_id)
+    except Exception:
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+    return 0
+
+
+cdef int on_header(
+    nghttp2_session* session, const nghttp2_frame* frame, nghttp2_rcbuf* name, nghttp2_rcbuf* value,
+    uint8_t flags, void* user_data,
+) noexcept:
+    cdef Stream stream = stream_of(session, frame.hd.stream_id)
+    # Trailers of a request say nothing to gRPC.
+    if stream is not None and stream.phase == HEADERS_COME:
+        stream.add_header(name, value)
+        if stream.header_bytes > HEADERS_TO_READ * stream.outlet.max_metadata_bytes:
+            return NGHTTP2_ERR_CALLBACK_FAILURE
+    return 0
+
+
+cdef int on_frame(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
+    cdef Session connection = <Session>user_data
+    cdef Stream stream
+    if frame.hd.type == NGHTTP2_SETTINGS:
+        connection.is_greeted = True
+    elif frame.hd.type == NGHTTP2_PING and frame.hd.flags & NGHTTP2_FLAG_ACK and connection.is_leaving:
+        connection.take_no_more()
+    if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
+        return 0
+    stream = stream_of(session, frame.hd.stream_id)
+    if stream is None:
+        return 0
+    try:
+        if stream.phase == HEADERS_COME:
+            connection.begin(stream)
+        if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+            stream.half_closed = True
+            if stream.phase == OPEN:
+                if stream.prefix_filled:
+                    stream.fail(13, b"the request ends in the middle of a message", None)
+                else:
+                    stream.method.half_close(stream)
+    except Exception:
+        connection.bug(stream)
+    return 0
+
+
+cdef int on_data(
+    nghttp2_session* session, uint8_t flags, int32_t stream_id, const uint8_t* data, size_t size, void* user_data,
+) noexcept:
+    cdef Session connection = <Session>user_data
+    cdef Stream stream = stream_of(session, stream_id)
+    nghttp2_session_consume_connection(session, size)
+    if stream is None:
+        return 0
+    try:
+        stream.receive(data, size)
+    except Exception:
+        connection.bug(stream)
+    stream.consume(size)
+    return 0
+
+
+cdef int on_stream_close(nghttp2_session* session, int32_t stream_id, uint32_t error, void* user_data) noexcept:
+    cdef Stream stream = stream_of(session, stream_id)
+    if stream is not None:
+        (<Session>user_data).close_stream(stream)
+    return 0
+
+
+cdef int on_frame_sent(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
+    """An answer that ends before its request: tell the client to send no more, RFC 9113 section 8.1."""
+    cdef Session connection = <Session>user_data
+    cdef Stream stream
+    if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
+        return 0
+    connection.unpaid_frames -= connection.unpaid_frames > 0
+    if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+        stream = stream_of(session, frame.hd.stream_id)
+        if stream is not None and not stream.half_closed:
+            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR)
+    return 0
+
+
+cdef int on_send_data(
+    nghttp2_session* session, nghttp2_frame* frame, const uint8_t* head, size_t length,
+    nghttp2_data_source* source, void* user_data,
+) noexcept:
+    try:
+        (<Stream>source.ptr).write_piece(head, length)
+    except Exception:
+        log.exception("This is a bug.")
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+    return 0
+
+
+# --- sessions -----------------------------------------------------------------------------------------
+
+
+cdef nghttp2_session_callbacks* make_callbacks() except NULL:
+    cdef nghttp2_session_callbacks* made
+    if nghttp2_session_callbacks_new(&made):
+        raise MemoryError
+    nghttp2_session_callbacks_set_on_begin_frame_callback(made, on_begin_frame)
+    nghttp2_session_callbacks_set_on_begin_headers_callback(made, on_begin_headers)
+    nghttp2_session_callbacks_set_on_header_callback2(made, on_header)
+    nghttp2_session_callbacks_set_on_frame_recv_callback(made, on_frame)
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(made, on_data)
+    nghttp2_session_callbacks_set_on_stream_close_callback(made, on_stream_close)
+    nghttp2_session_callbacks_set_on_frame_send_callback(made, on_frame_sent)
+    nghttp2_session_callbacks_set_send_data_callback(made, on_send_data)
+    return made
+
+
+cdef nghttp2_option* make_options() except NULL:
+    cdef nghttp2_option* made
+    if nghttp2_option_new(&made):
+        raise MemoryError
+    # Windows open as messages are read, not as bytes come.
+    nghttp2_option_set_no_auto_window_update(made, 1)
+    # Its own limit on resets would close connections of clients that cancel many calls; ours is Hub.max_unpaid_frames.
+    set_reset_limit(made, INT32_MAX, INT32_MAX)
+    return made
+
+
+# Written once, here; as good as constants.
+cdef nghttp2_session_callbacks* CALLBACKS = make_callbacks()
+cdef nghttp2_option* OPTIONS = make_options()
+
+
+cdef class Session(Outlet):
+    """The HTTP/2 half of a connection: its session, its streams, and which method answers each."""
+
+    def __cinit__(self, Hub hub not None):
+        self.hub = hub
+        self.max_message_bytes, self.max_metadata_bytes = hub.max_message_bytes, hub.max_metadata_bytes
+        self.window_bytes = hub.window_bytes
+        if INFERD_DEBUG:
+            count(CONNECTIONS, 1)
+
+    def __dealloc__(self):
+        if INFERD_DEBUG:
+            count(CONNECTIONS, -1)
+        if self.session != NULL:
+            nghttp2_session_del(self.session)
+        if self.last_path != NULL:
+            nghttp2_rcbuf_decref(self.last_path)
+
+    cdef int open(self) except -1:
+        """Say which settings hold; it is sent with the first flush."""
+        cdef nghttp2_settings_entry[4] settings
+        if nghttp2_session_server_new2(&self.session, CALLBACKS, <void*>self, OPTIONS):
+            raise MemoryError
+        settings[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
+        settings[0].value = self.hub.max_streams
+        settings[1].settings_id = NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
+        settings[1].value = self.hub.window_bytes
+        settings[2].settings_id = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
+        settings[2].value = <uint32_t>self.hub.max_metadata_bytes
+        settings[3].settings_id = NGHTTP2_SETTINGS_MAX_FRAME_SIZE
+        settings[3].value = MAX_FRAME_BYTES
+        nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, settings, 4)
+        nghttp2_session_set_local_window_size(self.session, NGHTTP2_FLAG_NONE, 0, 4 * self.hub.window_bytes)
+        return 0
+
+    cdef void touch(self) noexcept:
+        if not self.is_dirty:
+            self.is_dirty = True
+            self.hub.dirty.append(self)
+            self.hub.plan()
+
+    # --- streams --------------------------------------------------------------------------------------
+
+    cdef int open_stream(self, int32_t stream_id) except -1:
+        cdef Stream stream = Stream()
+        stream.outlet, stream.id = self, stream_id
+        stream.arrived_ns = self.received_ns
+        Py_INCREF(stream)
+        nghttp2_session_set_stream_user_data(self.session, stream_id, <void*>stream)
+        stream.next_stream = self.first_stream
+        if self.first_stream != NULL:
+            (<Stream>self.first_stream).prev_stream = <void*>stream
+        self.first_stream = <void*>stream
+        self.streams += 1
+        return 0
+
+    cdef void close_stream(self, Stream stream) noexcept:
+        nghttp2_session_set_stream_user_data(self.session, stream.id, NULL)
+        if stream.prev_stream != NULL:
+            (<Stream>stream.prev_stream).next_stream = stream.next_stream
+        else:
+            self.first_stream = stream.next_stream
+        if stream.next_stream != NULL:
+            (<Stream>stream.next_stream).prev_stream = stream.prev_stream
+        stream.next_stream = stream.prev_stream = NULL
+        self.streams -= 1
+        stream.close()
+        Py_DECREF(stream)
+
+    cdef list live(self):
+        cdef void* at = self.first_stream
+        cdef list found = []
+        while at != NULL:
+            found.append(<Stream>at)
+            at = (<Stream>at).next_stream
+        return found
+
+    cdef int64_t expire(self, int64_t now_ns) except -1:
+        cdef Stream stream
+        cdef int64_t next_ns = 0
+        for stream in self.live():
+            if stream.deadline_ns == 0 or stream.phase == HEADERS_COME:
+                continue
+            if stream.deadline_ns > now_ns:
+                if next_ns == 0 or stream.deadline_ns < next_ns:
+                    next_ns = stream.deadline_ns
+            elif stream.phase == OPEN:
+                stream.fail(4, b"the deadline passed before the answer was ready", None)
+                stream.method.closed(stream)
+            elif stream.phase == ENDING:
+                # Nobody reads the answer in time.
+                stream.deadline_ns = 0
+                stream.reset(NGHTTP2_CANCEL)
+        return next_ns
+
+    cdef int begin(self, Stream stream) except -1:
+        """The request's headers are complete: find who answers it."""
+        cdef int i
+        cdef nghttp2_vec key, text
+        cdef Header* header
+        cdef bytes path = None
+        cdef bint is_grpc = False, is_post = False
+        stream.phase = OPEN
+        for i in range(stream.header_count):
+            header = &stream.headers[i]
+            key = nghttp2_rcbuf_get_buf(header.name)
+            if key.len == 5 and memcmp(key.base, b":path", 5) == 0:
+                if header.value == self.last_path:
+                    stream.method = self.last_method
+                else:
+                    text = nghttp2_rcbuf_get_buf(header.value)
+                    path = (<char*>text.base)[:text.len]
+                    self.look_up(stream, path, header.value)
+            elif key.len == 7 and memcmp(key.base, b":method", 7) == 0:
+                text = nghttp2_rcbuf_get_buf(header.value)
+                is_post = text.len == 4 and memcmp(text.base, b"POST", 4) == 0
+            elif key.len == 12 and memcmp(key.base, b"content-type", 12) == 0:
+                text = nghttp2_rcbuf_get_buf(header.value)
+                is_grpc = text.len >= 16 and memcmp(text.base, b"application/grpc", 16) == 0
+        if not is_post or not is_grpc:
+            return stream.refuse_http(b"415" if is_post else b"405")
+        if stream.header_bytes > self.max_metadata_bytes:
+            return stream.fail(8, f"the headers are larger than {self.max_metadata_bytes} bytes".encode(), None)
+        if stream.method is None:
+            path = dict(stream.metadata()).get(b":path", b"")
+            return stream.fail(12, b"this server has no method " + path, None)
+        if stream.encoding == UNKNOWN_ENCODING:
+            return stream.fail(
+                12, b"grpc-encoding names a compression that this server does not read",
+                [(b"grpc-accept-encoding", b"identity,deflate,gzip")])
+        stream.method.begin(stream)
+        if stream.deadline_ns:
+            self.hub.watch(stream.deadline_ns)
+        return 0
+
+    cdef int look_up(self, Stream stream, bytes path, nghttp2_rcbuf* shared) except -1:
+        stream.method = self.hub.methods.get(path)
+        if stream.method is None:
+            stream.method = self.hub.find(path)
+            return 0
+        # The next call for it has the very same buffer, if the client's table of headers holds it.
+        if self.last_path != NULL:
+            nghttp2_rcbuf_decref(self.last_path)
+        nghttp2_rcbuf_incref(shared)
+        self.last_path, self.last_method = shared, stream.method
+        return 0
+
+    cdef void bug(self, Stream stream) noexcept:
+        """Somebody's exception came out where none may: the call ends, and nothing of it reaches the client."""
+        log.exception("This is a bug.")
+        try:
+            stream.fail(13, b"the server failed on this call; its log has the reason", None)
+        except Exception:
+            nghttp2_submit_rst_stream(self.session, NGHTTP2_FLAG_NONE, stream.id, NGHTTP2_INTERNAL_ERROR)
+
+    # --- what the server decides ----------------------------------------------------------------------
+
+    def go_away(self) -> None:
+        """Ask the client to begin no more calls, and once it has heard of it take none, RFC 9113 section 6.8."""
+        if not self.is_leaving:
+            self.is_leaving = True
+            nghttp2_submit_shutdown_notice(self.session)
+            nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, NULL)
+            self.touch()
+
+    def take_no_more(self) -> None:
+        """Take no more calls; the connection closes after the last of those under way."""
+        nghttp2_submit_goaway(
+            self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session),
+            NGHTTP2_NO_ERROR, NULL, 0)
+        self.touch()
+
+    def terminate(self, uint32_t error) -> None:
+        """GOAWAY with an error, cut every call, close."""
+        nghttp2_session_terminate_session(self.session, error)
+        self.touch()
+
+    def cut(self, bytes text not None) -> None:
+        """End every call with UNAVAILABLE, and close."""
+        cdef Stream stream
+        for stream in self.live():
+            if stream.phase == OPEN:
+                stream.fail(14, text, None)
+                stream.method.closed(stream)
+        self.flush()
+        self.terminate(NGHTTP2_NO_ERROR)
+
+    def ping(self) -> None:
+        """Ask whether anybody is there."""
+        nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, NULL)
+        self.touch()
