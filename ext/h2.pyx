@@ -21,9 +21,10 @@ cdef enum:
     WRITE_BYTES = 262144
 
 # What a browser, a probe or curl without --http2-prior-knowledge gets.
+cdef bytes TEXT = b"This port speaks gRPC, which needs HTTP/2 from the start.\n"
 cdef bytes NOT_HTTP2 = (
     b"HTTP/1.1 426 Upgrade Required\r\nupgrade: h2c\r\nconnection: upgrade, close\r\ncontent-type: text/plain\r\n"
-    b"content-length: 57\r\n\r\nThis port speaks gRPC, which needs HTTP/2 from the start.\n"
+    b"content-length: %d\r\n\r\n%b" % (len(TEXT), TEXT)
 )
 
 cdef extern from "Python.h":

@@ -37,7 +37,7 @@ cdef class Method:
         return 0
 
     cdef void sent(self, Stream stream) noexcept:
-        """Everything that was to be sent has left for the connection."""
+        """A message has left for the connection."""
 
     cdef void closed(self, Stream stream) noexcept:
         """The stream is gone, by its own end or because somebody cut it."""
@@ -346,8 +346,7 @@ cdef class Stream:
             self.unsent_bytes -= min(length, self.unsent_bytes)
         if self.current_sent == PREFIX_BYTES + <size_t>len(self.current):
             self.current = None
-            if not self.outgoing:
-                self.method.sent(self)
+            self.method.sent(self)
         return 0
 
     # --- the same for Python -----------------------------------------------------------------------

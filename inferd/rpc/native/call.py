@@ -76,7 +76,7 @@ class Call:
                 self.stream.finish(Code.INTERNAL, b"a unary call has one message, and this one has none", [])
 
     def sent(self) -> None:
-        """All that was written has left."""
+        """A message has left."""
         self._drained.set()
 
     def closed(self) -> None:
@@ -143,7 +143,6 @@ class Call:
         if not self.stream.is_started:
             self.start([])
         small = packed(body, self.encoding) if self.encoding and not plain else None
-        self._drained.clear()
         if small is None:
             self.stream.send(body)
         else:
@@ -153,6 +152,7 @@ class Call:
         """Send a message, waiting while the client does not take what was sent before."""
         self.send(body, plain=plain)
         while self.stream.is_open and self.stream.unsent_bytes > UNSENT_BYTES:
+            self._drained.clear()
             await self._drained.wait()
 
     def end(self, code: int, text: str, trailers: list[Header]) -> None:

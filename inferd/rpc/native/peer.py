@@ -19,7 +19,7 @@ def address(connection: Connection) -> str:
     if not isinstance(name, tuple):
         return "unix:"
     host, port = name[0], name[1]
-    return f"ipv6:{quote(f'[{host}]', safe='')}:{port}" if ":" in host else f"ipv4:{host}:{port}"
+    return f"ipv6:{quote(f'[{host}]', safe=':')}:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 def auth_context(connection: Connection) -> Mapping[str, tuple[bytes, ...]]:
