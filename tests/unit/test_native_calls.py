@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
-from native_server import ECHO, OPTIONS, SERVICE, connected, path, run, serving
+from native_server import ECHO, OPTIONS, SERVICE, connected, path, peer, run, serving
 
 from inferd.rpc.native.server import Limits, NativeServer
 
@@ -228,6 +228,7 @@ def test_an_exception_of_a_servicer_is_unknown_without_its_text_and_logged(caplo
 
     run(main)
     assert "a secret" in caplog.text
+    caplog.clear()  # its records hold the traceback, and that the call
 
 
 def test_a_method_that_does_not_exist_is_unimplemented() -> None:
@@ -268,8 +269,6 @@ def test_a_handler_is_cancelled_when_the_deadline_passes() -> None:
 
 
 def test_the_server_keeps_the_deadline_of_a_client_that_does_not() -> None:
-    from native_server import peer
-
     async def handler(request: bytes, context: Any) -> bytes:
         await asyncio.Event().wait()
         return b""
@@ -390,8 +389,6 @@ def test_metadata_beyond_the_limit_is_exhausted() -> None:
 
 
 def test_a_writer_waits_for_a_client_that_does_not_read() -> None:
-    from native_server import peer
-
     written: list[int] = []
 
     async def handler(request: bytes, context: Any) -> AsyncIterator[bytes]:
@@ -413,8 +410,6 @@ def test_a_writer_waits_for_a_client_that_does_not_read() -> None:
 
 
 def test_a_client_waits_for_a_handler_that_does_not_read() -> None:
-    from native_server import peer
-
     async def main() -> None:
         release = asyncio.Event()
         taken: list[bytes] = []
@@ -466,18 +461,20 @@ def test_stop_lets_calls_finish_and_takes_no_more() -> None:
             await release.wait()
             return b"done"
 
-        async with serving({"S": grpc.unary_unary_rpc_method_handler(handler)}) as (server, port):
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel:
-                call = channel.unary_unary(path("S"))(b"")
-                await begun.wait()
-                stopping = asyncio.create_task(server.stop(20))
-                assert not await server.wait_for_termination(0.05)
-                with pytest.raises(OSError):  # noqa: PT011
-                    await asyncio.open_connection("127.0.0.1", port)
-                release.set()
-                assert await call == b"done"
-                await stopping
-                assert await server.wait_for_termination()
+        async with (
+            serving({"S": grpc.unary_unary_rpc_method_handler(handler)}) as (server, port),
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel,
+        ):
+            call = channel.unary_unary(path("S"))(b"")
+            await begun.wait()
+            stopping = asyncio.create_task(server.stop(20))
+            assert not await server.wait_for_termination(0.05)
+            with pytest.raises(OSError):  # noqa: PT011
+                await asyncio.open_connection("127.0.0.1", port)
+            release.set()
+            assert await call == b"done"
+            await stopping
+            assert await server.wait_for_termination()
 
     run(main)
 
@@ -494,13 +491,15 @@ def test_stop_cuts_what_outlives_the_grace() -> None:
                 ended.set()
             return b""
 
-        async with serving({"S": grpc.unary_unary_rpc_method_handler(handler)}) as (server, port):
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel:
-                call = channel.unary_unary(path("S"))(b"")
-                await begun.wait()
-                await server.stop(0.05)
-                assert ended.is_set()
-                assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        async with (
+            serving({"S": grpc.unary_unary_rpc_method_handler(handler)}) as (server, port),
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as channel,
+        ):
+            call = channel.unary_unary(path("S"))(b"")
+            await begun.wait()
+            await server.stop(0.05)
+            assert ended.is_set()
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
     run(main)
 
