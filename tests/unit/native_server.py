@@ -112,6 +112,13 @@ class Peer:
             self.events += self.h2.receive_data(data)
             await self.flush()
 
+    async def answers_a_ping(self) -> None:
+        """Flush, and wait until the server has read all of it."""
+        self.h2.ping(len(self.events).to_bytes(8, "big"))
+        await self.flush()
+        told = len(self.events)
+        await self.until(lambda event: isinstance(event, h2.events.PingAckReceived) and event in self.events[told:])
+
     async def ended(self, stream: int) -> dict[str, str]:
         """The headers and trailers of a call that has ended."""
 

@@ -1,0 +1,236 @@
+"""ModelInfer on the native server, from a client's bytes to the queue and back; the test runs the batches itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from handmade import message
+from native_server import OPTIONS, path, peer, run
+from queued import queue
+
+from inferd._native.doorbell import Doorbell
+from inferd._native.infer import Endpoint, InferMethod, settle
+from inferd._native.queue import BatchQueue
+from inferd._native.stats import ModelStats
+from inferd._native.stream import Stream
+from inferd._native.wire import Request
+from inferd.errors import InferdError, NotReady, Overloaded, RunFailed, UnknownModel
+from inferd.rpc.native.compression import unpacked
+from inferd.rpc.native.server import Limits, NativeServer
+
+BODY = message(("x", "FP32", [1, 2], bytes(8))).SerializeToString()
+
+
+def trailers(failure: InferdError) -> list[tuple[bytes, bytes]]:
+    return [(b"kind", type(failure).__name__.encode())]
+
+
+def unpack(stream: Stream, body: bytes) -> bytes:
+    return unpacked(body, stream.compression, 1 << 20)
+
+
+class Model:
+    """A queue behind InferMethod, without a runner."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.queue: BatchQueue = queue(**limits)
+        self.stats, self.unknown = ModelStats((1.0,), (1,)), ModelStats((1.0,), (1,))
+        self.refusal: InferdError | None = None
+        self.lookups = 0
+        self.method = InferMethod(self.find, self.unknown, trailers, unpack, 0)
+
+    def find(self, name: str, version: str) -> Endpoint:
+        self.lookups += 1
+        if name != "m":
+            raise UnknownModel("there is no such model")
+        return Endpoint(None if self.refusal else self.queue, Doorbell(), self.stats, self.refusal)
+
+    async def queued(self, count: int = 1) -> None:
+        while self.queue.requests != count:
+            await asyncio.sleep(0)
+
+    def take(self) -> list[Request]:
+        batch = self.queue.take(0)
+        assert batch is not None
+        return list(batch.members)
+
+    def settle(self, members: list[Request], finish: Callable[[Request], None]) -> None:
+        for member in members:
+            finish(member)
+            member.run_ns = 1
+        settle(members, self.stats.ran, trailers)
+
+    async def counted(self, codes: dict[int, int]) -> None:
+        while {code: count for code, count in self.stats.requests_by_code.items() if count} != codes:
+            await asyncio.sleep(0)
+
+
+def answer(request: Request) -> None:
+    request.answer = b"answer"
+
+
+@asynccontextmanager
+async def serving(model: Model, **more: Any) -> AsyncIterator[tuple[Any, int]]:
+    server = NativeServer(Limits(max_unpaid_frames=50_000))
+    server.methods[path("Infer").encode()] = model.method
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS, **more) as channel:
+        try:
+            yield channel.unary_unary(path("Infer")), port
+        finally:
+            await server.stop(None)
+
+
+async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code(), str(dict(caught.value.trailing_metadata() or ()).get("kind"))
+
+
+@pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip])
+def test_a_batch_is_answered_and_one_failure_in_it_is_its_own(compression: grpc.Compression | None) -> None:
+    async def main() -> None:
+        model = Model()
+        async with serving(model, compression=compression) as (infer, _):
+            calls = [infer(BODY) for _ in range(3)]
+            await model.queued(3)
+
+            def finish(request: Request, seen: list[Request] = []) -> None:  # noqa: B006
+                seen.append(request)
+                if len(seen) == 2:
+                    request.error = RunFailed("it did not work")
+                else:
+                    request.answer = b"answer"
+
+            model.settle(model.take(), finish)
+            ends = sorted([await call.code() for call in calls], key=lambda code: code.value[0])
+            assert ends == [grpc.StatusCode.OK, grpc.StatusCode.OK, grpc.StatusCode.INTERNAL]
+            await model.counted({0: 2, 13: 1})
+            assert model.lookups == 1
+
+    run(main)
+
+
+def test_a_request_that_is_cancelled_in_the_queue_leaves_it() -> None:
+    async def main() -> None:
+        model = Model()
+        async with serving(model) as (infer, _):
+            first, second = infer(BODY), infer(BODY)
+            await model.queued(2)
+            first.cancel()
+            await model.queued(1)
+            model.settle(model.take(), answer)
+            assert await second == b"answer"
+            await model.counted({0: 1, 1: 1})
+
+    run(main)
+
+
+def test_a_request_that_is_cancelled_while_it_runs_is_settled_to_nobody() -> None:
+    async def main() -> None:
+        model = Model()
+        async with serving(model) as (infer, _):
+            first, second = infer(BODY), infer(BODY)
+            await model.queued(2)
+            members = model.take()
+            first.cancel()
+            await model.counted({1: 1})
+            model.settle(members, answer)
+            assert await second == b"answer"
+            await model.counted({0: 1, 1: 1})
+
+    run(main)
+
+
+def test_a_deadline_that_passes_while_it_runs_is_told_at_once() -> None:
+    async def main() -> None:
+        model = Model()
+        async with serving(model) as (_, port), peer(port) as one:
+            stream = one.call("Infer", ("grpc-timeout", "30m"))
+            one.message(stream, BODY)
+            await one.flush()
+            await model.queued()
+            members = model.take()
+            assert (await one.ended(stream))["grpc-status"] == "4"
+            model.settle(members, answer)
+            await model.counted({4: 1})
+
+    run(main)
+
+
+def test_a_connection_that_is_lost_takes_its_requests_with_it() -> None:
+    async def main() -> None:
+        model = Model()
+        async with serving(model) as (_, port):
+            async with peer(port) as one:
+                for _ in range(5):
+                    one.message(one.call("Infer"), BODY)
+                await one.flush()
+                await model.queued(5)
+            await model.queued(0)
+            await model.counted({1: 5})
+
+    run(main)
+
+
+def test_refusals_are_counted_where_they_belong() -> None:
+    async def main() -> None:
+        model = Model(max_queue_rows=1)
+        async with serving(model) as (infer, _):
+            other = message(("x", "FP32", [1, 2], bytes(8)))
+            other.model_name = "other"
+            assert await refused(infer(other.SerializeToString())) == (grpc.StatusCode.NOT_FOUND, "UnknownModel")
+            assert (await refused(infer(b"\xff")))[0] is grpc.StatusCode.INVALID_ARGUMENT
+            assert model.unknown.requests_by_code == {5: 1, 3: 1}
+            waiting = infer(BODY)
+            await model.queued()
+            assert await refused(infer(BODY)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, Overloaded.__name__)
+            model.settle(model.take(), answer)
+            await waiting
+            await model.counted({0: 1, 8: 1})
+
+    run(main)
+
+
+def test_a_change_of_the_model_is_seen_after_forget() -> None:
+    async def main() -> None:
+        model = Model()
+        async with serving(model) as (infer, _):
+            call = infer(BODY)
+            await model.queued()
+            model.settle(model.take(), answer)
+            await call
+            model.refusal = NotReady("it is leaving")
+            model.method.forget()
+            for _ in range(2):
+                assert await refused(infer(BODY)) == (grpc.StatusCode.UNAVAILABLE, "NotReady")
+            assert model.lookups == 2
+            await model.counted({0: 1, 14: 2})
+
+    run(main)
+
+
+def test_ten_thousand_cancelled_calls_leave_nothing() -> None:
+    async def main() -> None:
+        model = Model(max_queue_rows=20_000)
+        async with serving(model) as (_, port), peer(port) as one:
+            for number in range(10_000):
+                stream = one.call("Infer")
+                one.message(stream, BODY, end=bool(number % 3))
+                one.h2.reset_stream(stream)
+                if number % 500 == 0:
+                    await one.answers_a_ping()
+            stream = one.call("Infer")
+            one.message(stream, BODY)
+            await one.flush()
+            await model.queued()
+            model.settle(model.take(), answer)
+            assert (await one.ended(stream))["grpc-status"] == "0"
+
+    run(main)
