@@ -244,7 +244,7 @@ def table(found: Growth) -> Table:
 
 @click.command()
 @click.option("--requests", type=click.IntRange(min=100), default=1_000_000, show_default=True)
-@click.option("--transport", default="grpcio", show_default=True)
+@click.option("--transport", default="native", show_default=True)
 @click.option("--mix", type=click.Choice([mix.value for mix in Mix]), default=Mix.PLAIN.value, show_default=True)
 @click.option(
     "--reconnect", type=click.IntRange(min=1), default=1000, show_default=True, help="With connections: after how many."

@@ -65,6 +65,8 @@ def offer(traffic: Traffic, load: Load, group: Group, seconds: float) -> Offered
         start, unended = Counter[str](), Window(warm_ns, warm_ns)
         for part in slices:
             ended = part.ok + sum(part.failures.values())
+            if not ended and group.ended() is not None:
+                break
             patient = part.end_ns - warm_ns < (seconds + PATIENCE_S) * 1e9
             if part.end_ns < warm_ns or (found is None and not ended and patient):
                 continue

@@ -27,7 +27,7 @@ from bench.memory_server import Sample, sample
 from inferd.errors import Code, StartError
 from inferd.proto.inference_pb2 import ModelInferRequest
 
-TRANSPORTS = ("grpcio",)
+TRANSPORTS = ("native", "grpcio")
 LEAKING = ("-m", "tests.benches.leaking_server")
 SHORT, LONG = 12_000, 1_000_000
 # A server that has just started still fills caches; one object or a few bytes for every request would be far more.
