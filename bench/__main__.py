@@ -17,6 +17,7 @@ _INTERRUPTED = 130
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "compare": ("bench.compare", "compare"),
+        "show": ("bench.show", "show"),
         "goals": ("bench.goals", "goals"),
         "micro": ("bench.micro.command", "micro"),
         "check": ("bench.micro.command", "check"),

@@ -15,7 +15,7 @@ from bench.peers import Absent, Peer
 from bench.processes import Group, free_port
 from bench.ratios import ratios
 from bench.result import Entrant, Kind, Status, Turn, WorkFound
-from bench.turns import Contestant, Server
+from bench.turns import LAST_WORDS_S, Contestant, Server
 from bench.works import Prepared
 
 
@@ -86,8 +86,9 @@ class Contest:
             standing.drop("absent", absences[peer.name])
             return
         self._tell(f"{peer.name}: starting")
-        folder, port = self._folder(), free_port()
+        folder = self._folder()
         try:
+            port = free_port()
             group = self._stack.enter_context(Group(peer.start(self._work, folder, port), folder / "log"))
         except (Absent, OSError) as err:
             standing.drop("absent", str(err))
@@ -147,5 +148,5 @@ class Contest:
     def _verify(self, standing: Standing, server: Server) -> None:
         # A floor's answer is a file; there is nothing to be wrong.
         if server.kind != "floor" and (why := wrong(server.address, self._work)) is not None:
-            ended = server.group.ended()
+            ended = server.group.ended(LAST_WORDS_S)
             standing.drop("wrong" if ended is None else "failed", ended or why)

@@ -145,6 +145,14 @@ def read_growth(path: Path) -> Growth:
         raise StartError(f"{path} is not what `python -m bench memory --json` writes: {err!r}") from err
 
 
+def read_comparison(path: Path) -> Comparison:
+    """What `python -m bench compare --json` wrote. Raises StartError."""
+    try:
+        return Comparison.model_validate_json(path.read_text())
+    except (OSError, ValidationError) as err:
+        raise StartError(f"{path} is not what `python -m bench compare --json` writes: {err}") from err
+
+
 def goals_table(comparison: Comparison, growths: Sequence[Growth] = ()) -> Table:
     """One line per goal and transport."""
     table = Table(title="goals: inferd divided by the other, formed within each round: median (lowest..highest)")
@@ -172,10 +180,7 @@ MEMORY = click.option(
 @MEMORY
 def goals(path: Path, memory_paths: tuple[Path, ...]) -> None:
     """Say which goals a comparison met, which it missed, and which it did not measure."""
-    try:
-        comparison = Comparison.model_validate_json(path.read_text())
-    except (OSError, ValidationError) as err:
-        raise StartError(f"{path} is not what `python -m bench compare --json` writes: {err}") from err
+    comparison = read_comparison(path)
     console().print(goals_table(comparison, [read_growth(one) for one in memory_paths]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -81,10 +82,13 @@ class Group:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
-    def ended(self) -> str | None:
-        """If the process has ended: one line that says how."""
-        code = self.process.poll()
-        return None if code is None else f"ended with exit code {code}: {self.said()}"
+    def ended(self, within_s: float = 0.0) -> str | None:
+        """If the process has ended, or does so within this time: one line that says how."""
+        try:
+            code = self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return None
+        return f"ended with exit code {code}: {self.said()}"
 
     def said(self) -> str:
         """The last line of its log."""
@@ -127,10 +131,13 @@ def _cpu_clock(pid: int) -> int:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback address that nobody listens on now. Raises OSError if none is found."""
+    # Linux gives outgoing connections ports from 32768 on: one of those might be gone before the server has it.
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("found no free port")
 
 
 def last_line(text: str) -> str:

@@ -22,6 +22,7 @@ WARMUP_SHARE: Final = 0.25
 ALONE_SHARE: Final = 0.5
 # So much longer than planned, if not one request has ended before.
 PATIENCE_S: Final = 30.0
+LAST_WORDS_S: Final = 1.0
 
 
 class Contestant(Protocol):
@@ -113,7 +114,8 @@ class Server:
             alone = offer(traffic, ALONE, self.group, seconds * ALONE_SHARE)
             rss_bytes = self.group.rss_bytes()
         except OSError as err:
-            raise OSError(self.group.ended() or str(err)) from err
+            # Its port closes before the process is gone.
+            raise OSError(self.group.ended(LAST_WORDS_S) or str(err)) from err
         finally:
             self.group.pause()
         if (how := self.group.ended()) is not None:

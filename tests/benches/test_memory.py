@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from bench.memory import (
     FIRST_SAMPLE,
     GROWTH_BOUND,
+    LOAD,
     Growth,
     Mix,
     Taken,
@@ -51,13 +52,15 @@ def test_memory_does_not_grow_with_the_number_of_requests(transport: str, tmp_pa
     assert found["python_blocks_per_request"] < BLOCKS_PER_REQUEST
     assert (found["heap_bytes_per_request"] or 0) < HEAP_BYTES_PER_REQUEST
     first, last = found["samples"][0]["memory"], found["samples"][-1]["memory"]
-    assert (last["threads"], last["files"]) == (first["threads"], first["files"])
+    assert last["threads"] == first["threads"]
+    # The connections of the load before may not have been closed yet, at either sample.
+    assert last["files"] <= first["files"] + 2 * LOAD.connections
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_server_that_keeps_its_requests_is_found_out(transport: str, tmp_path: Path) -> None:
-    with serving(tmp_path, transport, LEAKING) as server:
-        found = measure(server, transport, Mix.ERRORS, SHORT, reconnect=SHORT)
+def test_a_server_that_keeps_its_requests_is_found_out(tmp_path: Path) -> None:
+    # Where Python code sees the requests; compiled code cannot be made to leak from a test.
+    with serving(tmp_path, "grpcio", LEAKING) as server:
+        found = measure(server, "grpcio", Mix.ERRORS, SHORT, reconnect=SHORT)
     assert found["growth_ratio"] > GROWTH_BOUND
     assert found["python_blocks_per_request"] > BLOCKS_PER_REQUEST
     assert (found["heap_bytes_per_request"] or HEAP_BYTES_PER_REQUEST + 1) > HEAP_BYTES_PER_REQUEST
