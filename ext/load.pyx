@@ -5,6 +5,7 @@ from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 
+from inferd._native.arrivals cimport Arrivals, next_arrival
 from inferd._native.client cimport Body, callbacks_new
 from inferd._native.crowd cimport (
     Crowd, crowd_finished, crowd_free, crowd_leave, crowd_open, crowd_report, crowd_work,
@@ -14,6 +15,24 @@ from inferd._native.nghttp2 cimport (
     NGHTTP2_NV_FLAG_NO_COPY_NAME, NGHTTP2_NV_FLAG_NO_COPY_VALUE, nghttp2_nv, nghttp2_session_callbacks_del,
 )
 from inferd._native.tally cimport MAX_VARIANTS, Accepted, Slice
+
+
+cdef Arrivals arrivals_from(double first_due_ns, double interval_ns, bint poisson, uint64_t seed) noexcept:
+    cdef Arrivals arrivals
+    arrivals.due_ns, arrivals.interval_ns, arrivals.poisson = first_due_ns, interval_ns, poisson
+    # Seeds that follow each other must not begin alike, and none may be 0.
+    arrivals.random = (seed + 1) * <uint64_t>0x9E3779B97F4A7C15 | 1
+    return arrivals
+
+
+def due_times_ns(int count, double interval_ns, bint poisson=False, uint64_t seed=0) -> list[float]:
+    """When the first calls of an open loop are due, in ns after the first one."""
+    cdef Arrivals arrivals = arrivals_from(0, interval_ns, poisson, seed)
+    found = []
+    for _ in range(count):
+        found.append(arrivals.due_ns)
+        next_arrival(&arrivals)
+    return found
 
 
 @cython.final
@@ -65,9 +84,7 @@ cdef class Generator:
         crowd.script.grpc = grpc
         crowd.address, crowd.address_size = <uint8_t*><char*>address, <unsigned int>len(address)
         crowd.streams, crowd.limit, crowd.timeout_ns = streams, limit, timeout_ns
-        crowd.arrivals.interval_ns, crowd.arrivals.poisson = interval_ns, poisson
-        crowd.arrivals.random = (seed + 1) * <uint64_t>0x9E3779B97F4A7C15 | 1
-        crowd.arrivals.due_ns = first_due_ns or monotonic_ns()
+        crowd.arrivals = arrivals_from(first_due_ns or monotonic_ns(), interval_ns, poisson, seed)
         if crowd_open(crowd, connections):
             raise OSError(errno, "no memory or no file for the connections")
 
