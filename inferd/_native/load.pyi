@@ -4,6 +4,7 @@ from typing import Self, final
 from inferd._native.tally import Slice
 
 def due_times_ns(count: int, interval_ns: float, poisson: bool = False, seed: int = 0) -> list[float]: ...
+
 @final
 class Generator:
     def __new__(
