@@ -52,7 +52,6 @@ cdef struct Crowd:
     uint8_t* buffer
 
 
-cdef int64_t monotonic_ns() noexcept nogil
 cdef int crowd_open(Crowd* crowd, int connections) noexcept nogil
 cdef void crowd_leave(Crowd* crowd) noexcept nogil
 cdef void crowd_free(Crowd* crowd) noexcept nogil

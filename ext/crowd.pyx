@@ -10,6 +10,7 @@ from posix.unistd cimport close, read
 
 from inferd._native.arrivals cimport next_arrival
 from inferd._native.client cimport *
+from inferd._native.clock cimport monotonic_ns
 from inferd._native.histogram cimport hdr_add
 from inferd._native.tally cimport Slice, Tally, tally_answer, tally_failure
 
@@ -23,13 +24,6 @@ cdef extern from *:
     #include <sys/epoll.h>
     #include <sys/prctl.h>
     #include <sys/timerfd.h>
-    #include <time.h>
-
-    static int64_t inferd_now(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-    }
 
     static void inferd_watch(int epoll, int operation, int file, void* owner, int writing) {
         struct epoll_event event;
@@ -63,14 +57,9 @@ cdef extern from *:
     int epoll_create1(int flags) noexcept nogil
     int epoll_wait(int epoll, epoll_event* events, int count, int timeout_ms) noexcept nogil
     int timerfd_create(int clock, int flags) noexcept nogil
-    int64_t inferd_now() noexcept nogil
     void watch "inferd_watch" (int epoll, int operation, int file, void* owner, bint writing) noexcept nogil
     int set_timer "inferd_set_timer" (int timer, int64_t at_ns) noexcept nogil
     void be_punctual "inferd_be_punctual" () noexcept nogil
-
-
-cdef int64_t monotonic_ns() noexcept nogil:
-    return inferd_now()
 
 
 # --- calls ------------------------------------------------------------------------------------------

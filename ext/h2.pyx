@@ -10,7 +10,7 @@ from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from inferd._native.header cimport monotonic_ns
+from inferd._native.clock cimport monotonic_ns
 from inferd._native.hub cimport Hub
 from inferd._native.nghttp2 cimport *
 from inferd._native.session cimport Session

@@ -9,9 +9,6 @@ from inferd._native.nghttp2 cimport nghttp2_nv
 cdef nghttp2_nv borrowed(const char* name, size_t name_size, const char* value, size_t value_size) noexcept
 cdef nghttp2_nv copied(bytes name, bytes value) noexcept
 
-# The clock that deadlines are on.
-cdef int64_t monotonic_ns() noexcept
-
 # A grpc-timeout in ns, or -1 if it is none.
 cdef int64_t timeout_ns(const uint8_t* text, size_t size) noexcept
 

@@ -7,22 +7,6 @@ from inferd._native.nghttp2 cimport (
     NGHTTP2_NV_FLAG_NO_COPY_NAME, NGHTTP2_NV_FLAG_NO_COPY_VALUE, NGHTTP2_NV_FLAG_NONE, nghttp2_nv,
 )
 
-cdef extern from *:
-    """
-    #include <time.h>
-
-    static int64_t inferd_monotonic_ns(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-    }
-    """
-    int64_t inferd_monotonic_ns()
-
-
-cdef int64_t monotonic_ns() noexcept:
-    return inferd_monotonic_ns()
-
 
 cdef nghttp2_nv borrowed(const char* name, size_t name_size, const char* value, size_t value_size) noexcept:
     """A header whose bytes outlive the session."""

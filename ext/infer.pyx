@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from inferd._native.bind cimport bind_request
-from inferd._native.header cimport monotonic_ns
+from inferd._native.clock cimport monotonic_ns
 from inferd._native.queue cimport BatchQueue
 from inferd._native.signature cimport Signature
 from inferd._native.stream cimport OPEN, Method, Stream

@@ -7,9 +7,9 @@ from libc.stdlib cimport calloc, free
 
 from inferd._native.arrivals cimport Arrivals, next_arrival
 from inferd._native.client cimport Body, callbacks_new
+from inferd._native.clock cimport monotonic_ns
 from inferd._native.crowd cimport (
     Crowd, crowd_finished, crowd_free, crowd_leave, crowd_open, crowd_report, crowd_work,
-    monotonic_ns,
 )
 from inferd._native.nghttp2 cimport (
     NGHTTP2_NV_FLAG_NO_COPY_NAME, NGHTTP2_NV_FLAG_NO_COPY_VALUE, nghttp2_nv, nghttp2_session_callbacks_del,

@@ -367,8 +367,3 @@ cdef class Session(Outlet):
                 stream.method.closed(stream)
         self.flush()
         self.terminate(NGHTTP2_NO_ERROR)
-
-    def ping(self) -> None:
-        """Ask whether anybody is there."""
-        nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, NULL)
-        self.touch()

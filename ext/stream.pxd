@@ -98,6 +98,7 @@ cdef class Stream:
     cdef int refuse_http(self, bytes status) except -1
     cdef bint start_message(self) except -1
     cdef size_t write_status(self, nghttp2_nv* headers) except 0
+    cdef int submit_trailers(self) noexcept
     cdef ssize_t next_piece(self, size_t length, uint32_t* flags) noexcept
     cdef int write_piece(self, const uint8_t* head, size_t length) except -1
     cdef int answer(self, bytes body) except -1

@@ -287,10 +287,18 @@ cdef class Stream:
             count += 1
         return count
 
+    cdef int submit_trailers(self) noexcept:
+        """Have the status follow the last message. 0, or what a callback returns to have the stream reset."""
+        cdef nghttp2_nv[MAX_TRAILERS] trailers
+        try:
+            nghttp2_submit_trailer(self.outlet.session, self.id, trailers, self.write_status(trailers))
+        except Exception:
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+        return 0
+
     cdef ssize_t next_piece(self, size_t length, uint32_t* flags) noexcept:
         """How much of the current message goes into a DATA frame of at most `length`, or that nothing does yet."""
-        cdef nghttp2_nv[MAX_TRAILERS] trailers
-        cdef size_t left, count
+        cdef size_t left
         if self.current is None and self.outgoing:
             self.current, self.current_compressed = self.outgoing.pop(0)
             self.current_sent = 0
@@ -299,12 +307,7 @@ cdef class Stream:
                 self.deferred = True
                 return NGHTTP2_ERR_DEFERRED
             flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM | NGHTTP2_DATA_FLAG_NO_COPY
-            try:
-                count = self.write_status(trailers)
-            except Exception:
-                return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
-            nghttp2_submit_trailer(self.outlet.session, self.id, trailers, count)
-            return 0
+            return self.submit_trailers()
         left = PREFIX_BYTES + <size_t>len(self.current) - self.current_sent
         flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
         if left > length:
@@ -312,11 +315,8 @@ cdef class Stream:
         if self.phase == ENDING and not self.outgoing:
             # The last piece and the trailers are submitted together: no empty DATA frame between them.
             flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
-            try:
-                count = self.write_status(trailers)
-            except Exception:
+            if self.submit_trailers():
                 return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
-            nghttp2_submit_trailer(self.outlet.session, self.id, trailers, count)
         return <ssize_t>left
 
     cdef int write_piece(self, const uint8_t* head, size_t length) except -1:
