@@ -1,4 +1,4 @@
-"""Doorbell: how one thread tells another that there is work, without Python bytecode and without polling."""
+"""How whoever runs batches is told that a queue has work, without Python bytecode and without polling."""
 
 cimport cython
 from libc.stdint cimport int64_t
@@ -70,8 +70,36 @@ cdef extern from *:
     bint inferd_bell_wait(inferd_bell* bell, int64_t until_ns) noexcept nogil
 
 
+cdef class Bell:
+    """What is rung after a request was queued."""
+
+    cpdef void ring(self) except *:
+        """Say that there is work."""
+
+
 @cython.final
-cdef class Doorbell:
+cdef class LoopBell(Bell):
+    """For work that the loop's own thread does: `tell` is called at the first ring, and again only after heard().
+
+    Belongs to the loop's thread.
+    """
+
+    def __cinit__(self, tell not None):
+        self.tell = tell
+
+    cpdef void ring(self) except *:
+        """Say that there is work."""
+        if not self.rung:
+            self.rung = True
+            self.tell()
+
+    def heard(self) -> None:
+        """The next ring is a new one."""
+        self.rung = False
+
+
+@cython.final
+cdef class Doorbell(Bell):
     """Any thread may ring; a ring that nobody waits for is kept for the next to wait. Several rings are one.
 
     The mutex inside is held for a few instructions and never while the GIL is being asked for.
@@ -90,7 +118,7 @@ cdef class Doorbell:
         if self.made:
             inferd_bell_destroy(&self.bell)
 
-    def ring(self) -> None:
+    cpdef void ring(self) except *:
         """Wake one waiter, or let the next one not wait."""
         inferd_bell_ring(&self.bell)
 

@@ -5,12 +5,15 @@ from libc.stdint cimport int64_t
 
 from inferd._native.bind cimport bind_request
 from inferd._native.clock cimport monotonic_ns
+from inferd._native.doorbell cimport Bell
+from inferd._native.hub cimport Hub
 from inferd._native.queue cimport BatchQueue
 from inferd._native.signature cimport Signature
+from inferd._native.span cimport span_equals
+from inferd._native.stats cimport ModelStats
 from inferd._native.stream cimport OPEN, Method, Stream
-from inferd._native.wire cimport Request
+from inferd._native.wire cimport Request, decode
 
-from inferd._native.wire import decode
 from inferd.errors import Code, InferdError, Internal
 
 cdef int CANCELLED = Code.CANCELLED
@@ -23,16 +26,16 @@ cdef class Endpoint:
 
     cdef Signature signature
     cdef BatchQueue queue
-    cdef object ring
-    cdef object finished
+    cdef Bell bell
+    cdef ModelStats stats
     cdef object refusal
 
-    def __cinit__(self, BatchQueue queue, bell, stats, refusal=None):
+    def __cinit__(self, BatchQueue queue, Bell bell not None, ModelStats stats not None, refusal=None):
         if queue is not None:
             self.queue, self.signature = queue, queue.signature
         elif refusal is None:
             raise ValueError("an endpoint without a queue needs a refusal")
-        self.ring, self.finished, self.refusal = bell.ring, stats.finished, refusal
+        self.bell, self.stats, self.refusal = bell, stats, refusal
 
 
 @cython.final
@@ -46,18 +49,24 @@ cdef class InferMethod(Method):
 
     cdef dict endpoints
     cdef object find
-    cdef object unknown
+    cdef ModelStats unknown
     cdef object trailers
     cdef object unpacked
     cdef int64_t timeout_ns
 
-    def __cinit__(self, find, unknown, trailers, unpacked, int64_t timeout_ns):
+    # The last one looked up, and by which name: most requests ask for what the one before them asked for.
+    cdef Endpoint last
+    cdef bytes last_name
+    cdef bytes last_version
+
+    def __cinit__(self, find, ModelStats unknown not None, trailers, unpacked, int64_t timeout_ns):
         self.endpoints, self.find, self.unknown = {}, find, unknown
         self.trailers, self.unpacked, self.timeout_ns = trailers, unpacked, timeout_ns
 
     def forget(self) -> None:
         """Ask `find` again from now on: a model has come, gone or changed."""
         self.endpoints.clear()
+        self.last = None
 
     cdef int begin(self, Stream stream) except -1:
         if stream.deadline_ns == 0 and self.timeout_ns:
@@ -77,17 +86,13 @@ cdef class InferMethod(Method):
 
     cdef int half_close(self, Stream stream) except -1:
         cdef Request request
-        cdef Endpoint endpoint = None
+        cdef Endpoint endpoint
         body = stream.call
         if body is None:
             return stream.fail(INTERNAL, b"a unary call has one message, and this one has none", None)
         try:
             request = decode(body)
-            key = (request.model_name, request.model_version)
-            endpoint = self.endpoints.get(key)
-            if endpoint is None:
-                endpoint = self.find(request.model_name, request.model_version)
-                self.endpoints[key] = endpoint
+            endpoint = self.endpoint_of(request)
             stream.owner = endpoint
             if endpoint.refusal is not None:
                 return self.refuse(stream, endpoint.refusal)
@@ -100,14 +105,31 @@ cdef class InferMethod(Method):
             self.refuse(stream, Internal())
             raise
         stream.call, request.completion = request, stream
-        endpoint.ring()
+        endpoint.bell.ring()
         return 0
+
+    cdef Endpoint endpoint_of(self, Request request):
+        cdef Endpoint endpoint
+        cdef tuple key
+        if (
+            self.last is not None
+            and span_equals(request.model_name_span, self.last_name, len(self.last_name))
+            and span_equals(request.model_version_span, self.last_version, len(self.last_version))
+        ):
+            return self.last
+        key = (request.model_name, request.model_version)
+        endpoint = self.endpoints.get(key)
+        if endpoint is None:
+            endpoint = self.find(request.model_name, request.model_version)
+            self.endpoints[key] = endpoint
+        self.last, self.last_name, self.last_version = endpoint, key[0].encode(), key[1].encode()
+        return endpoint
 
     cdef int refuse(self, Stream stream, failure) except -1:
         cdef Endpoint endpoint = stream.owner
-        finished = self.unknown.finished if endpoint is None else endpoint.finished
+        cdef ModelStats stats = self.unknown if endpoint is None else endpoint.stats
         stream.call = stream.owner = None
-        finished(<int>failure.code, (monotonic_ns() - stream.arrived_ns) * 1e-9)
+        stats.finished(failure.code, (monotonic_ns() - stream.arrived_ns) * 1e-9)
         return stream.fail(failure.code, failure.public_text.encode(), self.trailers(failure))
 
     cdef void closed(self, Stream stream) noexcept:
@@ -118,11 +140,11 @@ cdef class InferMethod(Method):
         request = stream.call
         stream.call = stream.owner = request.completion = None
         endpoint.queue.drop(request)
-        endpoint.finished(
+        endpoint.stats.finished(
             stream.code if stream.code >= 0 else CANCELLED, (monotonic_ns() - stream.arrived_ns) * 1e-9)
 
 
-cdef int end(Stream stream, Request request, trailers) except -1:
+cdef int end(Stream stream, Request request, trailers, int64_t now_ns) except -1:
     """Give a call the end that its request came to."""
     cdef Endpoint endpoint = stream.owner
     stream.call = stream.owner = request.completion = None
@@ -131,24 +153,33 @@ cdef int end(Stream stream, Request request, trailers) except -1:
     failure = request.error
     if failure is None:
         stream.answer(request.answer)
-        endpoint.finished(0, (monotonic_ns() - stream.arrived_ns) * 1e-9)
+        endpoint.stats.finished(0, (now_ns - stream.arrived_ns) * 1e-9)
     else:
         stream.fail(failure.code, failure.public_text.encode(), trailers(failure))
-        endpoint.finished(<int>failure.code, (monotonic_ns() - stream.arrived_ns) * 1e-9)
+        endpoint.stats.finished(failure.code, (now_ns - stream.arrived_ns) * 1e-9)
     return 0
 
 
-def settle(list requests not None, ran, trailers) -> None:
+def settle(list requests not None, ModelStats stats not None, trailers, Hub hub) -> None:
     """Give each request's waiter its end, one by one: a cancelled neighbour changes nothing.
 
-    A waiter is a Stream or an asyncio future. `ran` counts a request that went through a run.
+    A waiter is a Stream or an asyncio future. `stats` counts requests that went through a run. What the answers come
+    to leaves in one write for each connection of `hub`, if there is one.
     """
     cdef Request request
-    for request in requests:
-        if request.run_ns:
-            ran(request)
-        waiter = request.completion
-        if type(waiter) is Stream:
-            end(waiter, request, trailers)
-        elif waiter is not None and not waiter.done():
-            waiter.set_result(None)
+    cdef int64_t now_ns = monotonic_ns()
+    if hub is not None:
+        hub.is_busy = True
+    try:
+        for request in requests:
+            if request.run_ns:
+                stats.ran(request)
+            waiter = request.completion
+            if type(waiter) is Stream:
+                end(waiter, request, trailers, now_ns)
+            elif waiter is not None and not waiter.done():
+                waiter.set_result(None)
+    finally:
+        if hub is not None:
+            hub.is_busy = False
+            hub.flush()

@@ -33,6 +33,7 @@ cdef class BatchQueue:
     cdef readonly int64_t max_delay_ns
     cdef readonly tuple preferred_rows
     cdef int64_t batch_rows[SIZE_CLASSES]
+    cdef int64_t short_rows[SIZE_CLASSES]
     cdef readonly int64_t rows
     cdef readonly int64_t bytes
     cdef readonly int64_t requests
@@ -46,10 +47,13 @@ cdef class BatchQueue:
     cdef Group* last_full
 
     cdef Group* group_of(self, Request request) except NULL
+    cpdef void put(self, Request request, int64_t now_ns) except *
+    cpdef bint drop(self, Request request) noexcept
     cdef void unlink(self, Request request) noexcept
     cdef void review(self, Group* group) noexcept
     cdef void mark_full(self, Group* group) noexcept
     cdef void leave_full(self, Group* group) noexcept
     cdef void forget(self, Group* group) noexcept
+    cdef Batch next_batch(self, int64_t now_ns, bint only_short)
     cdef Batch cut(self, Group* group, list members, int64_t now_ns, str reason)
     cdef int64_t limit_for(self, Group* group) noexcept

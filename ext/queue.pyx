@@ -83,7 +83,13 @@ cdef class BatchQueue:
                 self.review(group)
             at = (<Request>at).next_arrival
 
-    def put(self, Request request not None, int64_t now_ns) -> None:
+    def set_short_rows(self, int size_class, int64_t rows) -> None:
+        """Set the largest batch that take_short() hands out of requests whose rows are of `size_class`; 0 is none."""
+        if not 0 <= size_class < SIZE_CLASSES:
+            raise IndexError(size_class)
+        self.short_rows[size_class] = rows
+
+    cpdef void put(self, Request request, int64_t now_ns) except *:
         """Queue a bound request. The queue holds a reference to it until it is taken or dropped.
 
         Raises Overloaded if the bounds would be passed, NotReady once closed.
@@ -218,7 +224,7 @@ cdef class BatchQueue:
         if INFERD_DEBUG:
             count(QUEUED, -1)
 
-    def drop(self, Request request not None) -> bool:
+    cpdef bint drop(self, Request request) noexcept:
         """Take a request out of the queue again. False if it was not in it: it may be running already."""
         if request.state != STATE_QUEUED or (<Group*>request.group).queue != <void*>self:
             return False
@@ -244,20 +250,34 @@ cdef class BatchQueue:
         once, the others when their oldest request has waited long enough. Call expire() first: a batch
         must not spend rows on requests that nobody waits for any more.
         """
+        return self.next_batch(now_ns, False)
+
+    def take_short(self, int64_t now_ns) -> Batch | None:
+        """The same, but None also if the batch would have more rows than set_short_rows() allows."""
+        return self.next_batch(now_ns, True)
+
+    cdef Batch next_batch(self, int64_t now_ns, bint only_short):
         cdef list members = []
         cdef Request head
+        cdef str reason
         cdef Group* group
         if self.first == NULL:
             return None
         head = <Request>self.first
         group = <Group*>head.group
         if self.max_delay_ns == 0 or self.is_closed:
-            return self.cut(group, members, now_ns, "ready")
-        if now_ns - head.arrived_ns >= self.max_delay_ns:
-            return self.cut(group, members, now_ns, "delay")
-        if self.first_full != NULL:
-            return self.cut(self.first_full, members, now_ns, "full")
-        return None
+            reason = "ready"
+        elif now_ns - head.arrived_ns >= self.max_delay_ns:
+            reason = "delay"
+        elif self.first_full != NULL:
+            group, reason = self.first_full, "full"
+        else:
+            return None
+        if only_short and min(
+            group.rows, max(self.limit_for(group), (<Request>group.first).rows)
+        ) > self.short_rows[group.size_class]:
+            return None
+        return self.cut(group, members, now_ns, reason)
 
     cdef Batch cut(self, Group* group, list members, int64_t now_ns, str reason):
         """Move the oldest requests of the group into `members`, an empty list, and make a batch of them."""

@@ -1,24 +1,14 @@
 """Counts and histograms of one model version, kept in C and read only when somebody scrapes them."""
 
 cimport cython
-from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 
 from inferd._native.wire cimport Request
-
-cdef enum:
-    CODES = 17
 
 
 @cython.final
 cdef class Histogram:
     """Counts of observations up to each bound, the last count being those above all bounds."""
-
-    cdef readonly tuple bounds
-    cdef readonly double total
-    cdef double* limits
-    cdef int64_t* counted
-    cdef int limit_count
 
     def __cinit__(self, bounds):
         cdef int i
@@ -56,27 +46,19 @@ cdef class Histogram:
 cdef class ModelStats:
     """What one model version has done since it was loaded."""
 
-    cdef readonly Histogram request_seconds
-    cdef readonly Histogram queue_seconds
-    cdef readonly Histogram compute_seconds
-    cdef readonly Histogram batch_rows
-    cdef readonly int64_t rows
-    cdef readonly int64_t batches
-    cdef int64_t codes[CODES]
-
     def __cinit__(self, seconds, rows):
         self.request_seconds = Histogram(seconds)
         self.queue_seconds = Histogram(seconds)
         self.compute_seconds = Histogram(seconds)
         self.batch_rows = Histogram(rows)
 
-    def finished(self, int code, double seconds) -> None:
+    cpdef void finished(self, int code, double seconds) noexcept:
         """Count one request that has its answer or its error."""
         if 0 <= code < CODES:
             self.codes[code] += 1
         self.request_seconds.add(seconds)
 
-    def ran(self, Request request not None) -> None:
+    cpdef void ran(self, Request request) noexcept:
         """Count one request that went through a run: its wait and the run of its batch."""
         self.queue_seconds.add(<double>(request.taken_ns - request.arrived_ns) * 1e-9)
         self.compute_seconds.add(<double>request.run_ns * 1e-9)

@@ -120,3 +120,4 @@ cdef class Request:
 
 
 cdef str shown(Span name)
+cpdef Request decode(bytes body)

@@ -364,7 +364,7 @@ cdef WireStatus read_request(Request r, Span s) noexcept nogil:
     return WIRE_OK
 
 
-def decode(bytes body not None) -> Request:
+cpdef Request decode(bytes body):
     """Decode one ModelInferRequest. The result keeps `body` alive and borrows from it.
 
     Raises InvalidRequest, naming the input at fault where there is one.

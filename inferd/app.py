@@ -25,6 +25,7 @@ from inferd.health import RESERVED_NAMES, HealthBoard, Status
 from inferd.http.health import ModelState, health_app
 from inferd.http.metrics import metrics_app
 from inferd.http.server import HttpServer
+from inferd.inline import InlineRuns
 from inferd.loading import load
 from inferd.models import Event, Model, Models, State
 from inferd.repository import ModelDir
@@ -79,6 +80,7 @@ class App:
         self.left_behind = False
         self._stop = asyncio.Event()
         self._transport: Transport | None = None
+        self._inline: InlineRuns | None = None
 
     async def run(self) -> int:
         """Start, serve, drain, stop."""
@@ -87,6 +89,8 @@ class App:
         if found.broken and self.settings.models.strict:
             raise StartError(_broken([(one.name, one.reason) for one in found.broken]))
         loop = asyncio.get_running_loop()
+        if self.settings.batching.inline_us:
+            self._inline = InlineRuns(loop, self.settings.batching.inline_us * 1000)
         for number in (signal.SIGTERM, signal.SIGINT):
             # A second signal changes nothing: the drain is under way and has its own limit.
             loop.add_signal_handler(number, self._stop.set)
@@ -180,7 +184,7 @@ class App:
         for warning in loaded.warnings:
             log.warning(warning, extra={"model": model.name, "version": model.version})
         assert self._transport is not None
-        model.serve(loaded, self.settings, asyncio.get_running_loop(), self._transport.settle)
+        model.serve(loaded, self.settings, asyncio.get_running_loop(), self._transport.settle, self._inline)
         for runner in model.runners:
             self.board.add_liveness_probe(runner.death_reason)
 

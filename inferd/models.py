@@ -10,15 +10,18 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TypeAlias
 
-from inferd._native.doorbell import Doorbell
+from inferd._native.doorbell import Bell, Doorbell
 from inferd._native.queue import BatchQueue
 from inferd._native.stats import ModelStats
 from inferd._native.wire import Request
 from inferd.config import Settings
 from inferd.errors import DeadlineExceeded, Internal, ModelFailed, NotReady, UnknownModel
+from inferd.inline import InlineRuns
+from inferd.instance import START_ROWS, Instance, Paces
 from inferd.loading import Loaded
 from inferd.repository.scan import VERSION
-from inferd.runner import START_ROWS, Paces, Runner
+from inferd.runner import Runner
+from inferd.session import Slot
 
 log = logging.getLogger("inferd.models")
 
@@ -59,17 +62,17 @@ NEXT: Mapping[tuple[State, Event], State] = MappingProxyType(
 )
 
 
-def settle(requests: list[Request], ran: Callable[[Request], None]) -> None:
+def settle(requests: list[Request], stats: ModelStats) -> None:
     """Wake the callers of a finished batch, one by one: a cancelled neighbour changes nothing."""
     for request in requests:
         if request.run_ns:
-            ran(request)
+            stats.ran(request)
         completion = request.completion
         if completion is not None and not completion.done():
             completion.set_result(None)
 
 
-Settle: TypeAlias = Callable[[list[Request], Callable[[Request], None]], None]
+Settle: TypeAlias = Callable[[list[Request], ModelStats], None]
 
 
 class Model:
@@ -88,7 +91,8 @@ class Model:
         self.queue: BatchQueue | None = None
         self.paces: Paces | None = None
         self.runners: tuple[Runner, ...] = ()
-        self.bell = Doorbell()
+        self.doorbell = Doorbell()
+        self.bell: Bell = self.doorbell  # what is rung for each request
         self._on_change = on_change
 
     def advance(self, event: Event) -> None:
@@ -105,11 +109,17 @@ class Model:
         self.advance(Event.BROKEN)
 
     def serve(
-        self, loaded: Loaded, settings: Settings, loop: asyncio.AbstractEventLoop, settle: Settle = settle
+        self,
+        loaded: Loaded,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        settle: Settle = settle,
+        inline: InlineRuns | None = None,
     ) -> None:
         """Open the queue and start the runners; the model is READY when this returns.
 
-        `settle` is called on the loop with each finished batch, and with what counts a request that ran.
+        `settle` is called on the loop with each finished batch, and with what counts requests that ran. `inline`
+        is where short batches run; without it all of them run on threads.
         """
         batching, said = settings.batching, loaded.decl.batching
         max_rows = loaded.signature.max_rows
@@ -126,17 +136,22 @@ class Model:
             max_delay_ns=delay_ns if loaded.signature.batched else 0,
             preferred_rows=said.preferred_sizes,
         )
-        self.paces = Paces(self.queue, max_rows, learn=learn)
+        short_ns = batching.inline_us * 1000 if inline is not None else 0
+        self.paces = Paces(self.queue, max_rows, learn=learn, short_ns=short_ns)
         for size_class, rows, run_ns in loaded.samples:
-            self.paces.observe(size_class, rows, run_ns)
+            self.paces.observe(size_class, rows, run_ns, run_ns)
 
         def deliver(requests: list[Request]) -> None:
-            loop.call_soon_threadsafe(settle, requests, self.stats.ran)
+            loop.call_soon_threadsafe(settle, requests, self.stats)
 
+        instances = [Instance(self.queue, slot, self.paces, self.stats) for slot in loaded.slots]
         self.runners = tuple(
-            Runner(f"{self.name}/{self.version}#{index}", self.queue, self.bell, slot, self.paces, self.stats, deliver)
-            for index, slot in enumerate(loaded.slots)
+            Runner(f"{self.name}/{self.version}#{index}", self.queue, self.doorbell, instance, deliver)
+            for index, instance in enumerate(instances)
         )
+        if inline is not None:
+            own = Instance(self.queue, Slot(loaded.session), self.paces, self.stats)
+            self.bell = inline.add(self.queue, self.doorbell, own, lambda requests: settle(requests, self.stats))
         for runner in self.runners:
             runner.start()
         self.advance(Event.LOADED)
@@ -186,7 +201,7 @@ class Model:
         self.advance(Event.RETIRED)
         if self.queue is not None:
             self.queue.close()
-            self.bell.ring()
+            self.doorbell.ring()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the runners to end, off the loop; False if one has not."""

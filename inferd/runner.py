@@ -1,57 +1,20 @@
-"""Runner: one thread that takes batches from a queue and runs them in a slot. Owns the clock of a model."""
+"""Runner: one thread that takes batches from a queue and has an instance run them."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 
-from inferd._native.batch import Batch
 from inferd._native.doorbell import Doorbell
 from inferd._native.queue import BatchQueue
-from inferd._native.reply import answer
-from inferd._native.stats import ModelStats
 from inferd._native.wire import Request
-from inferd.errors import InferdError, InputRefused, Internal, RunFailed
-from inferd.pace import Pace
-from inferd.session import Slot
+from inferd.instance import Instance
 
 log = logging.getLogger("inferd.runner")
 
 Deliver = Callable[[list[Request]], None]
-
-START_ROWS = 1
-
-
-class Paces:
-    """What has been learnt of one model, by the size class of its rows; tells the queue.
-
-    With `learn`, a kind of row that nobody has run yet starts with batches of START_ROWS, which is what the
-    queue must have been made with, and grows as it proves itself.
-    """
-
-    def __init__(self, queue: BatchQueue, max_rows: int, *, learn: bool) -> None:
-        """Without `learn` every batch may grow to `max_rows`."""
-        self._queue, self._max_rows, self._learn = queue, max_rows, learn
-        self._by_class: MutableMapping[int, Pace] = {}
-
-    def observe(self, size_class: int, rows: int, run_ns: int) -> None:
-        """Learn from one run that succeeded."""
-        pace = self._by_class.get(size_class)
-        if pace is None:
-            pace = self._by_class[size_class] = Pace(self._max_rows)
-        before = pace.limit
-        pace.observe(rows, run_ns)
-        if self._learn and pace.limit != before:
-            self._queue.set_batch_rows(size_class, pace.limit)
-
-    @property
-    def largest_batch(self) -> int:
-        """The largest batch that any kind of row may form now."""
-        if not self._learn or not self._by_class:
-            return self._max_rows
-        return max(pace.limit for pace in self._by_class.values())
 
 
 class Runner:
@@ -61,18 +24,8 @@ class Runner:
     raise and must not wait.
     """
 
-    def __init__(
-        self,
-        name: str,
-        queue: BatchQueue,
-        bell: Doorbell,
-        slot: Slot,
-        paces: Paces,
-        stats: ModelStats,
-        deliver: Deliver,
-    ) -> None:
-        self._queue, self._bell, self._slot = queue, bell, slot
-        self._paces, self._stats, self._deliver = paces, stats, deliver
+    def __init__(self, name: str, queue: BatchQueue, bell: Doorbell, instance: Instance, deliver: Deliver) -> None:
+        self._queue, self._bell, self._instance, self._deliver = queue, bell, instance, deliver
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._death: str | None = None
 
@@ -121,48 +74,7 @@ class Runner:
         if self._queue.requests:
             self._bell.ring()  # another runner of this queue may be asleep
         try:
-            self._run(batch)
+            self._instance.run(batch)
         finally:
             self._deliver(batch.members)
         return True
-
-    def _run(self, batch: Batch) -> None:
-        failure = self._attempt(batch)
-        if failure is None:
-            return
-        if len(batch.members) == 1:
-            self._refuse(batch.members[0], failure)
-            return
-        # One bad row must hurt only itself: each member gets a run of its own, once.
-        for single in batch.split():
-            failure = self._attempt(single)
-            if failure is not None:
-                self._refuse(single.members[0], failure)
-
-    def _attempt(self, batch: Batch) -> Exception | None:
-        started_ns = time.monotonic_ns()
-        try:
-            answer(batch, self._slot.run(batch))
-        except Exception as failure:
-            return failure
-        run_ns = time.monotonic_ns() - started_ns
-        for member in batch.members:
-            member.run_ns = run_ns
-        self._stats.batch(batch.rows)
-        if not batch.apart:
-            self._paces.observe(batch.size_class, batch.rows, run_ns)
-        return None
-
-    def _refuse(self, request: Request, failure: Exception) -> None:
-        """Log what the session said and leave the client a text of ours."""
-        model = self._queue.signature.model
-        log.warning("run failed", extra={"model": model, "request_id": request.id, "reason": str(failure)})
-        if isinstance(failure, InputRefused):
-            request.error = InputRefused(
-                f"model '{model}' refused a value of this request, such as an index out of range; check the inputs"
-            )
-        elif isinstance(failure, InferdError):
-            request.error = RunFailed(f"model '{model}' failed on this request; the server's log has the reason")
-        else:
-            log.error("This is a bug.", exc_info=failure)
-            request.error = Internal(str(failure))

@@ -1,7 +1,8 @@
 from collections.abc import Callable
 from typing import Self, final
 
-from inferd._native.doorbell import Doorbell
+from inferd._native.doorbell import Bell
+from inferd._native.hub import Hub
 from inferd._native.queue import BatchQueue
 from inferd._native.stats import ModelStats
 from inferd._native.stream import Method, Stream
@@ -11,7 +12,7 @@ from inferd.errors import InferdError
 @final
 class Endpoint:
     def __new__(
-        cls, queue: BatchQueue | None, bell: Doorbell, stats: ModelStats, refusal: InferdError | None = None
+        cls, queue: BatchQueue | None, bell: Bell, stats: ModelStats, refusal: InferdError | None = None
     ) -> Self: ...
 
 @final
@@ -28,6 +29,7 @@ class InferMethod(Method):
 
 def settle(
     requests: list[Request],
-    ran: Callable[[Request], None],
+    stats: ModelStats,
     trailers: Callable[[InferdError], list[tuple[bytes, bytes]]],
+    hub: Hub | None,
 ) -> None: ...

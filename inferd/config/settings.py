@@ -135,6 +135,13 @@ class Batching(Section):
         ge=KIB,
         description="Input bytes that may wait for one model; more are refused with RESOURCE_EXHAUSTED.",
     )
+    inline_us: int = Field(
+        default=200,
+        ge=0,
+        le=100_000,
+        description="Longest expected run of a batch that the event loop runs itself, which saves waking a thread but "
+        "lets everything else wait so long; 0 runs all on threads.",
+    )
     learn: bool = Field(
         default=True, description="Cap batches at the size where measured rows per second stop growing."
     )

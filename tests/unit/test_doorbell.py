@@ -1,11 +1,13 @@
-"""The doorbell: a ring is never lost and never counted twice, and a wait ends when it says."""
+"""Bells: a ring is never lost and never counted twice, and a wait ends when it says."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-from inferd._native.doorbell import Doorbell
+import pytest
+
+from inferd._native.doorbell import Doorbell, LoopBell
 
 WAIT_S = 20
 
@@ -77,3 +79,23 @@ def test_a_ring_that_is_passed_on_wakes_every_waiter() -> None:
         thread.join(WAIT_S)
     assert woken == [True] * 4
     assert rung_now(bell)
+
+
+def test_a_bell_of_the_loop_tells_once_until_it_was_heard() -> None:
+    told: list[None] = []
+    bell = LoopBell(lambda: told.append(None))
+    for _ in range(3):
+        bell.ring()
+    assert len(told) == 1
+    bell.heard()
+    assert len(told) == 1
+    bell.ring()
+    assert len(told) == 2
+
+
+def test_a_ring_that_could_not_be_told_is_an_error_of_who_rang() -> None:
+    def broken() -> None:
+        raise RuntimeError("nobody listens")
+
+    with pytest.raises(RuntimeError, match="nobody listens"):
+        LoopBell(broken).ring()

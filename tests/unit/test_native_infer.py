@@ -14,6 +14,7 @@ from native_server import OPTIONS, path, peer, run
 from queued import queue
 
 from inferd._native.doorbell import Doorbell
+from inferd._native.hub import Hub
 from inferd._native.infer import Endpoint, InferMethod, settle
 from inferd._native.queue import BatchQueue
 from inferd._native.stats import ModelStats
@@ -42,6 +43,7 @@ class Model:
         self.stats, self.unknown = ModelStats((1.0,), (1,)), ModelStats((1.0,), (1,))
         self.refusal: InferdError | None = None
         self.lookups = 0
+        self.hub: Hub | None = None  # with one, answers leave at once
         self.method = InferMethod(self.find, self.unknown, trailers, unpack, 0)
 
     def find(self, name: str, version: str) -> Endpoint:
@@ -63,7 +65,7 @@ class Model:
         for member in members:
             finish(member)
             member.run_ns = 1
-        settle(members, self.stats.ran, trailers)
+        settle(members, self.stats, trailers, self.hub)
 
     async def counted(self, codes: dict[int, int]) -> None:
         while {code: count for code, count in self.stats.requests_by_code.items() if count} != codes:
@@ -80,6 +82,7 @@ async def serving(model: Model, **more: Any) -> AsyncIterator[tuple[Any, int]]:
     server.methods[path("Infer").encode()] = model.method
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
+    model.hub = server.hub
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS, **more) as channel:
         try:
             yield channel.unary_unary(path("Infer")), port
@@ -93,11 +96,16 @@ async def refused(call: Any) -> tuple[grpc.StatusCode, str]:
     return caught.value.code(), str(dict(caught.value.trailing_metadata() or ()).get("kind"))
 
 
+@pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip])
-def test_a_batch_is_answered_and_one_failure_in_it_is_its_own(compression: grpc.Compression | None) -> None:
+def test_a_batch_is_answered_and_one_failure_in_it_is_its_own(
+    compression: grpc.Compression | None, at_once: bool
+) -> None:
     async def main() -> None:
         model = Model()
         async with serving(model, compression=compression) as (infer, _):
+            if not at_once:
+                model.hub = None
             calls = [infer(BODY) for _ in range(3)]
             await model.queued(3)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.pace import ENOUGH, GAIN, RETRY_AFTER_RUNS, Pace
+from inferd.pace import ENOUGH, FAR, GAIN, PROOF_RUNS, RETRY_AFTER_RUNS, Pace, Shortness
 
 Cost = Callable[[int], float]
 
@@ -136,3 +136,52 @@ def test_a_larger_size_is_used_only_if_it_wins_enough(per_call: float, per_row: 
     won = [cost(size) / size / (cost(pace.best) / pace.best) for size in pace.sizes if size < pace.best]
     assert all(gain > 1 for gain in won)
     assert not won or max(won[-2:]) > GAIN - 0.01
+
+
+BOUND_NS = 200_000
+
+
+def observe(pace: Pace, shortness: Shortness, rows: int, run_ns: int, times: int = 1) -> None:
+    for _ in range(times):
+        shortness.observe(run_ns, pace, judged=pace.observe(rows, run_ns))
+
+
+def test_nothing_is_short_before_enough_runs_were() -> None:
+    pace, shortness = Pace(8), Shortness(BOUND_NS)
+    observe(pace, shortness, 1, 1000, PROOF_RUNS)
+    assert shortness.rows == 0
+    observe(pace, shortness, 1, 1000, ENOUGH)
+    assert shortness.rows == 1
+
+
+def test_batches_are_short_up_to_the_largest_size_within_the_bound() -> None:
+    pace, shortness = Pace(8), Shortness(BOUND_NS)
+    observe(pace, shortness, 1, 1000, PROOF_RUNS)
+    for rows, run_ns in ((1, 60_000), (2, 100_000), (4, BOUND_NS), (8, BOUND_NS + 8)):
+        observe(pace, shortness, rows, run_ns, ENOUGH)
+    assert shortness.rows == 4
+
+
+def test_runs_longer_than_the_bound_prove_nothing() -> None:
+    pace, shortness = Pace(1), Shortness(BOUND_NS)
+    observe(pace, shortness, 1, BOUND_NS + 1, 10 * PROOF_RUNS)
+    assert shortness.rows == 0
+
+
+def test_after_a_far_longer_run_twice_the_proof_is_asked_for() -> None:
+    pace, shortness = Pace(1), Shortness(BOUND_NS)
+    observe(pace, shortness, 1, 1000, PROOF_RUNS + ENOUGH)
+    assert shortness.rows == 1
+    observe(pace, shortness, 1, FAR * BOUND_NS + 1)
+    assert shortness.rows == 0
+    observe(pace, shortness, 1, 1000, 2 * PROOF_RUNS)
+    assert shortness.rows == 0
+    observe(pace, shortness, 1, 1000, ENOUGH)
+    assert shortness.rows == 1
+
+
+def test_a_run_that_others_on_the_machine_slowed_down_disproves_nothing() -> None:
+    pace, shortness = Pace(1), Shortness(BOUND_NS)
+    observe(pace, shortness, 1, 1000, PROOF_RUNS + ENOUGH)
+    shortness.observe(1000, pace, judged=pace.observe(1, 100 * BOUND_NS))
+    assert shortness.rows == 1

@@ -36,6 +36,7 @@ class Model:
     def __init__(self, batch_rows: int, max_rows: int, max_bytes: int, delay_ns: int, preferred: list[int]) -> None:
         self.max_rows, self.max_bytes, self.delay_ns, self.preferred = max_rows, max_bytes, delay_ns, preferred
         self.batch_rows = dict.fromkeys(range(64), batch_rows)
+        self.short_rows = dict.fromkeys(range(64), 0)
         self.waiting: list[Entry] = []
         self.full: list[int] = []  # widths, in the order in which their groups became full
         self.first_deadline_ns = 0
@@ -72,17 +73,29 @@ class Model:
         self.waiting.remove(entry)
         self.review(entry.width)
 
-    def take(self, now_ns: int) -> tuple[list[Entry], str] | None:
+    def next(self, now_ns: int) -> tuple[int, str] | None:
         if not self.waiting:
             return None
         head = self.waiting[0]
         if self.delay_ns == 0 or self.closed:
-            return self.cut(head.width), "ready"
+            return head.width, "ready"
         if now_ns - head.arrived_ns >= self.delay_ns:
-            return self.cut(head.width), "delay"
+            return head.width, "delay"
         if self.full:
-            return self.cut(self.full[0]), "full"
+            return self.full[0], "full"
         return None
+
+    def take(self, now_ns: int, *, only_short: bool = False) -> tuple[list[Entry], str] | None:
+        found = self.next(now_ns)
+        if found is None:
+            return None
+        width, reason = found
+        group = self.group(width)
+        # What may be cut at most, before rows that do not fit are left behind.
+        most = min(sum(entry.rows for entry in group), max(self.limit(width), group[0].rows))
+        if only_short and most > self.short_rows[CLASSES[width]]:
+            return None
+        return self.cut(width), reason
 
     def cut(self, width: int) -> list[Entry]:
         limit, members = self.limit(width), list[Entry]()
@@ -169,11 +182,11 @@ class QueueAndModel(RuleBasedStateMachine):
             with pytest.raises(ValueError, match="put twice"):
                 self.queue.put(entry.request, self.now_ns)
 
-    @rule(passed_ns=st.sampled_from([0, 1, 6, 60]))
-    def take(self, passed_ns: int) -> None:
+    @rule(passed_ns=st.sampled_from([0, 1, 6, 60]), only_short=st.booleans())
+    def take(self, passed_ns: int, only_short: bool) -> None:
         self.now_ns += passed_ns
-        expected = self.model.take(self.now_ns)
-        batch = self.queue.take(self.now_ns)
+        expected = self.model.take(self.now_ns, only_short=only_short)
+        batch = self.queue.take_short(self.now_ns) if only_short else self.queue.take(self.now_ns)
         if expected is None:
             assert batch is None
             return
@@ -200,6 +213,11 @@ class QueueAndModel(RuleBasedStateMachine):
         for entry in list(self.model.waiting):
             if CLASSES[entry.width] == CLASSES[width]:
                 self.model.review(entry.width)
+
+    @rule(width=WIDTHS, rows=st.integers(0, 9))
+    def learn_what_is_short(self, width: int, rows: int) -> None:
+        self.queue.set_short_rows(CLASSES[width], rows)
+        self.model.short_rows[CLASSES[width]] = rows
 
     @precondition(lambda self: len(self.left) > 5)
     @rule()

@@ -20,8 +20,9 @@ from inferd._native.wire import Request, decode
 from inferd.batchable import signature_of
 from inferd.device import CpuDevice
 from inferd.errors import DeadlineExceeded, InputRefused
+from inferd.instance import Instance, Paces
 from inferd.proto import inference_pb2 as pb
-from inferd.runner import Paces, Runner
+from inferd.runner import Runner
 from inferd.session import Session, SessionOptions, Slot
 
 WAIT_S = 20
@@ -38,7 +39,8 @@ class Running:
         self.stats = ModelStats([1.0], [1, 8])
         self.delivered: queue.Queue[Request] = queue.Queue()
         paces = Paces(self.queue, 64, learn=False)
-        self.runner = Runner("embedding", self.queue, self.bell, Slot(self.session), paces, self.stats, self._deliver)
+        instance = Instance(self.queue, Slot(self.session), paces, self.stats)
+        self.runner = Runner("embedding", self.queue, self.bell, instance, self._deliver)
 
     def _deliver(self, requests: list[Request]) -> None:
         for request in requests:
@@ -131,9 +133,8 @@ def test_a_runner_that_dies_says_so(running: Running) -> None:
     def broken(requests: list[Request]) -> None:
         raise RuntimeError("deliver is broken")
 
-    paces = Paces(running.queue, 64, learn=False)
-    slot = Slot(running.session)
-    runner = Runner("broken", running.queue, running.bell, slot, paces, running.stats, broken)
+    instance = Instance(running.queue, Slot(running.session), Paces(running.queue, 64, learn=False), running.stats)
+    runner = Runner("broken", running.queue, running.bell, instance, broken)
     running.put(1)
     runner.start()
     assert runner.join(WAIT_S)

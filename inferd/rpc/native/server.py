@@ -71,7 +71,7 @@ class NativeServer(grpc.aio.Server):
         self._ports: list[tuple[Any, ssl.SSLContext | None]] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._hub: Hub | None = None
+        self.hub: Hub | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._housekeeping: asyncio.TimerHandle | None = None
         self._cutting: asyncio.TimerHandle | None = None
@@ -107,7 +107,7 @@ class NativeServer(grpc.aio.Server):
         raise NotImplementedError("give add_tls_port() an ssl.SSLContext; grpc's credentials cannot be read")
 
     def _add_port(self, address: str, context: ssl.SSLContext | None) -> int:
-        if self._hub is not None:
+        if self.hub is not None:
             raise RuntimeError("ports are added before start()")
         try:
             sockets, port = listen(address)
@@ -120,12 +120,12 @@ class NativeServer(grpc.aio.Server):
 
     async def start(self) -> None:
         """Answer calls."""
-        if self._hub is not None:
+        if self.hub is not None:
             raise RuntimeError("a server is started once")
         loop = asyncio.get_running_loop()
         limits = self.limits
         generic = PythonMethod(self._begin_generic) if self._generic else None
-        hub = self._hub = Hub(
+        hub = self.hub = Hub(
             self.methods,
             lambda path: generic,
             loop.call_soon,
@@ -151,13 +151,13 @@ class NativeServer(grpc.aio.Server):
 
         May be called again, and the shortest grace counts.
         """
-        if self._hub is None:
+        if self.hub is None:
             self._close_listeners()
             self._terminated.set()
             return
         self._is_leaving = True
         self._close_listeners()
-        for connection in tuple(self._hub.connections):
+        for connection in tuple(self.hub.connections):
             connection.go_away()
         self._cut_in(grace or 0.0)
         self._on_gone()
@@ -191,12 +191,12 @@ class NativeServer(grpc.aio.Server):
             self._cutting = loop.call_later(grace_s, self._cut)
 
     def _cut(self) -> None:
-        assert self._hub is not None
-        for connection in tuple(self._hub.connections):
+        assert self.hub is not None
+        for connection in tuple(self.hub.connections):
             connection.cut(b"the server is stopping")
 
     def _on_gone(self) -> None:
-        if self._is_leaving and self._hub is not None and not self._hub.connections:
+        if self._is_leaving and self.hub is not None and not self.hub.connections:
             self._gone.set()
 
     # --- while it serves ------------------------------------------------------------------------------
@@ -231,13 +231,13 @@ class NativeServer(grpc.aio.Server):
         self._deadline = asyncio.get_running_loop().call_at(due_ns * 1e-9 + 0.001, self._expire)
 
     def _expire(self) -> None:
-        assert self._hub is not None
-        self._hub.expire(time.monotonic_ns())
+        assert self.hub is not None
+        self.hub.expire(time.monotonic_ns())
 
     def _keep_house(self) -> None:
-        assert self._hub is not None
+        assert self.hub is not None
         now_ns = time.monotonic_ns()
-        for connection in tuple(self._hub.connections):
+        for connection in tuple(self.hub.connections):
             if connection.closing_ns:
                 if now_ns - connection.closing_ns > CLOSE_TIMEOUT_NS:
                     connection.abort()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import grpc
 
 from inferd._native.infer import Endpoint, InferMethod, settle
+from inferd._native.stats import ModelStats
 from inferd._native.stream import Stream
+from inferd._native.wire import Request
 from inferd.config import Settings
 from inferd.errors import InferdError
 from inferd.models import Models
@@ -28,7 +29,6 @@ class NativeTransport:
         self._models = models
         self.port = settings.grpc.port
         self.server = NativeServer(Limits(max_message_bytes=settings.grpc.max_message_bytes))
-        self.settle = partial(settle, trailers=_trailers)
         self._infer = InferMethod(
             self._endpoint, service.unknown_stats, _trailers, _unpacked, settings.inference.timeout_ms * 1_000_000
         )
@@ -50,6 +50,10 @@ class NativeTransport:
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way finish for `grace_s` seconds, then cut them."""
         await self.server.stop(grace_s)
+
+    def settle(self, requests: list[Request], stats: ModelStats) -> None:
+        """Give the callers of a finished batch their answers."""
+        settle(requests, stats, _trailers, self.server.hub)
 
     def forget(self) -> None:
         """A model has come, gone or changed: look again for the next request."""

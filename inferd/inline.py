@@ -1,0 +1,81 @@
+"""Inline runs: batches that are over sooner than a thread could be woken for them, run by the loop itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from inferd._native.doorbell import Doorbell, LoopBell
+from inferd._native.queue import BatchQueue
+from inferd._native.wire import Request
+from inferd.instance import Instance
+
+
+class InlineRuns:
+    """All models' short batches on one loop: in each of its turns for about `budget_ns` at most.
+
+    A turn comes after everything that the loop had to read was read, so requests of all connections meet in it.
+    Belongs to the loop's thread.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, budget_ns: int) -> None:
+        """Nothing is run until a bell of add() is rung."""
+        self._loop: Final = loop
+        self._budget_ns: Final = budget_ns
+        self._due: list[InlineRunner] = []
+
+    def add(
+        self, queue: BatchQueue, doorbell: Doorbell, instance: Instance, settle: Callable[[list[Request]], None]
+    ) -> LoopBell:
+        """Whose ringing has the queue's batches run here if they are short, and rings `doorbell` if they are not."""
+        runner = InlineRunner(queue, doorbell, instance, settle)
+        runner.bell = LoopBell(lambda: self._plan(runner))
+        return runner.bell
+
+    def _plan(self, runner: InlineRunner) -> None:
+        if not self._due:
+            self._loop.call_soon(self._turn)
+        self._due.append(runner)
+
+    def _turn(self) -> None:
+        due, self._due = self._due, []
+        now_ns = time.monotonic_ns()
+        end_ns = now_ns + self._budget_ns
+        for runner in due:
+            runner.bell.heard()
+            if now_ns < end_ns:
+                now_ns = runner.step(now_ns)
+            else:
+                runner.doorbell.ring()
+
+
+class InlineRunner:
+    """One model's part of it."""
+
+    bell: LoopBell
+
+    def __init__(
+        self, queue: BatchQueue, doorbell: Doorbell, instance: Instance, settle: Callable[[list[Request]], None]
+    ) -> None:
+        self.doorbell = doorbell
+        self._queue, self._instance, self._settle = queue, instance, settle
+
+    def step(self, now_ns: int) -> int:
+        """Run one short batch if that is what comes next, otherwise leave it to the threads; the time after it."""
+        late = self._queue.expire(now_ns)
+        if late:
+            self._settle(late)
+        batch = self._queue.take_short(now_ns)
+        if batch is None:
+            if self._queue.requests:
+                self.doorbell.ring()
+            return now_ns
+        try:
+            self._instance.run(batch)
+        finally:
+            self._settle(batch.members)
+        if self._queue.requests:
+            self.bell.ring()
+        return time.monotonic_ns()

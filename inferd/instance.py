@@ -1,0 +1,107 @@
+"""Instance: a slot in which batches of one model version run, and what is learnt from each run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import MutableMapping
+
+from inferd._native.batch import Batch
+from inferd._native.queue import BatchQueue
+from inferd._native.reply import answer
+from inferd._native.stats import ModelStats
+from inferd._native.wire import Request
+from inferd.errors import InferdError, InputRefused, Internal, RunFailed
+from inferd.pace import Pace, Shortness
+from inferd.session import Slot
+
+log = logging.getLogger("inferd.runner")
+
+START_ROWS = 1
+
+
+class Paces:
+    """What has been learnt of one model, by the size class of its rows; tells the queue.
+
+    With `learn`, a kind of row that nobody has run yet starts with batches of START_ROWS, which is what the
+    queue must have been made with, and grows as it proves itself. Batches whose run is expected to take at most
+    `short_ns` are short, once enough of them were; 0 calls none short.
+    """
+
+    def __init__(self, queue: BatchQueue, max_rows: int, *, learn: bool, short_ns: int = 0) -> None:
+        """Without `learn` every batch may grow to `max_rows`."""
+        self._queue, self._max_rows, self._learn, self._short_ns = queue, max_rows, learn, short_ns
+        self._by_class: MutableMapping[int, tuple[Pace, Shortness]] = {}
+
+    def observe(self, size_class: int, rows: int, run_ns: int, cpu_ns: int) -> None:
+        """Learn from one run that succeeded; `cpu_ns` is what it took of the thread it ran on."""
+        known = self._by_class.get(size_class)
+        if known is None:
+            known = self._by_class[size_class] = Pace(self._max_rows), Shortness(self._short_ns)
+        pace, shortness = known
+        before = pace.limit
+        judged = pace.observe(rows, run_ns)
+        if self._learn and pace.limit != before:
+            self._queue.set_batch_rows(size_class, pace.limit)
+        if self._short_ns:
+            most = shortness.rows
+            shortness.observe(cpu_ns, pace, judged=judged)
+            if shortness.rows != most:
+                self._queue.set_short_rows(size_class, shortness.rows)
+
+    @property
+    def largest_batch(self) -> int:
+        """The largest batch that any kind of row may form now."""
+        if not self._learn or not self._by_class:
+            return self._max_rows
+        return max(pace.limit for pace, _ in self._by_class.values())
+
+
+class Instance:
+    """Runs one batch at a time; whoever calls run() sees to that."""
+
+    def __init__(self, queue: BatchQueue, slot: Slot, paces: Paces, stats: ModelStats) -> None:
+        """`slot` is its own; `queue`, where its batches come from, and the rest are shared with other instances."""
+        self._model, self._slot, self._paces, self._stats = queue.signature.model, slot, paces, stats
+
+    def run(self, batch: Batch) -> None:
+        """Give every member of a batch its answer or its error."""
+        failure = self._attempt(batch)
+        if failure is None:
+            return
+        if len(batch.members) == 1:
+            self._refuse(batch.members[0], failure)
+            return
+        # One bad row must hurt only itself: each member gets a run of its own, once.
+        for single in batch.split():
+            failure = self._attempt(single)
+            if failure is not None:
+                self._refuse(single.members[0], failure)
+
+    def _attempt(self, batch: Batch) -> Exception | None:
+        started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+        try:
+            answer(batch, self._slot.run(batch))
+        except Exception as failure:
+            return failure
+        run_ns, cpu_ns = time.monotonic_ns() - started_ns, time.thread_time_ns() - started_cpu_ns
+        for member in batch.members:
+            member.run_ns = run_ns
+        self._stats.batch(batch.rows)
+        if not batch.apart:
+            self._paces.observe(batch.size_class, batch.rows, run_ns, cpu_ns)
+        return None
+
+    def _refuse(self, request: Request, failure: Exception) -> None:
+        """Log what the session said and leave the client a text of ours."""
+        log.warning("run failed", extra={"model": self._model, "request_id": request.id, "reason": str(failure)})
+        if isinstance(failure, InputRefused):
+            request.error = InputRefused(
+                f"model '{self._model}' refused a value of this request, such as an index out of range; "
+                "check the inputs"
+            )
+        elif isinstance(failure, InferdError):
+            request.error = RunFailed(f"model '{self._model}' failed on this request; the server's log has the reason")
+        else:
+            log.error("This is a bug.", exc_info=failure)
+            request.error = Internal(str(failure))
