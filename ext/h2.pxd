@@ -16,6 +16,7 @@ cdef class Connection(Session):
     cdef size_t out_room
     cdef readonly int64_t opened_ns
     cdef readonly int64_t closing_ns  # since when it closes, 0 = not
+    cdef public object life           # what whoever keeps house remembers of it
 
     cdef int receive(self, const uint8_t* data, size_t size) except -1
     cdef int emit(self) except -1

@@ -41,9 +41,14 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         nghttp2_frame_hd hd
         int cat
 
+    ctypedef struct nghttp2_ping:
+        nghttp2_frame_hd hd
+        uint8_t opaque_data[8]
+
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
         nghttp2_headers headers
+        nghttp2_ping ping
 
     ctypedef union nghttp2_data_source:
         int fd

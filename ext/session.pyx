@@ -30,6 +30,9 @@ cdef extern from *:
     """
     void set_reset_limit "inferd_set_reset_limit" (nghttp2_option* option, uint64_t burst, uint64_t rate)
 
+# What the ping says that follows a first GOAWAY, so that its answer is told from that to a keepalive's.
+cdef const uint8_t* LEAVING = <const uint8_t*>b"leaving!"
+
 # --- what the session calls ---------------------------------------------------------------------------
 
 
@@ -76,8 +79,9 @@ cdef int on_frame(nghttp2_session* session, const nghttp2_frame* frame, void* us
     cdef Stream stream
     if frame.hd.type == NGHTTP2_SETTINGS:
         connection.is_greeted = True
-    elif frame.hd.type == NGHTTP2_PING and frame.hd.flags & NGHTTP2_FLAG_ACK and connection.is_leaving:
-        connection.take_no_more()
+    elif frame.hd.type == NGHTTP2_PING and frame.hd.flags & NGHTTP2_FLAG_ACK:
+        if memcmp(frame.ping.opaque_data, LEAVING, 8) == 0:
+            connection.take_no_more()
     if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
         return 0
     stream = stream_of(session, frame.hd.stream_id)
@@ -227,7 +231,8 @@ cdef class Session(Outlet):
     cdef int open_stream(self, int32_t stream_id) except -1:
         cdef Stream stream = Stream()
         stream.outlet, stream.id = self, stream_id
-        stream.arrived_ns = self.received_ns
+        stream.arrived_ns = self.headers_since_ns = self.received_ns
+        self.last_stream_id = stream_id
         Py_INCREF(stream)
         nghttp2_session_set_stream_user_data(self.session, stream_id, <void*>stream)
         stream.next_stream = self.first_stream
@@ -284,6 +289,7 @@ cdef class Session(Outlet):
         cdef bytes path = None
         cdef bint is_grpc = False, is_post = False
         stream.phase = OPEN
+        self.headers_since_ns = 0
         for i in range(stream.header_count):
             header = &stream.headers[i]
             key = nghttp2_rcbuf_get_buf(header.name)
@@ -338,16 +344,24 @@ cdef class Session(Outlet):
 
     # --- what the server decides ----------------------------------------------------------------------
 
+    def ping(self) -> None:
+        """Have the client show that it is there: its answer sets received_ns."""
+        nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, NULL)
+        self.touch()
+
     def go_away(self) -> None:
         """Ask the client to begin no more calls, and once it has heard of it take none, RFC 9113 section 6.8."""
         if not self.is_leaving:
             self.is_leaving = True
             nghttp2_submit_shutdown_notice(self.session)
-            nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, NULL)
+            nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, LEAVING)
             self.touch()
 
     def take_no_more(self) -> None:
         """Take no more calls; the connection closes after the last of those under way."""
+        if self.has_left:
+            return
+        self.has_left = True
         nghttp2_submit_goaway(
             self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session),
             NGHTTP2_NO_ERROR, NULL, 0)

@@ -5,6 +5,7 @@ from inferd._native.session import Session
 
 @final
 class Connection(Session, BaseProtocol):
+    life: Any
     @property
     def transport(self) -> Transport | None: ...
     @property

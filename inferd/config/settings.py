@@ -40,6 +40,12 @@ def _as_path(value: object) -> object:
     return Path(value) if isinstance(value, str) else value
 
 
+def _short_path(value: Path) -> Path:
+    if len(bytes(value)) > 107:
+        raise ValueError("longer than the system takes for a Unix socket")
+    return value
+
+
 def _bare_host(value: str) -> str:
     # One colon is host:port; an IPv6 address has at least two.
     if value.count(":") == 1 or any(letter.isspace() or letter in "/[]" for letter in value):
@@ -49,6 +55,9 @@ def _bare_host(value: str) -> str:
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 ModelPath = Annotated[Path, BeforeValidator(_as_path), Expects("path")]
+SocketPath = Annotated[
+    Path, BeforeValidator(_as_path), AfterValidator(_short_path), Expects("path of at most 107 bytes")
+]
 Host = Annotated[
     str, Field(min_length=1), AfterValidator(_bare_host), Expects("IP address or host name, without a port")
 ]
@@ -70,6 +79,54 @@ class Grpc(Section):
         ge=KIB,
         le=2**31 - 1,
         description="Largest request message that is read; a larger one is refused with RESOURCE_EXHAUSTED.",
+    )
+    max_metadata_bytes: int = Field(
+        default=16 * KIB,
+        ge=KIB,
+        le=MIB,
+        description="Largest sum of a call's headers, each with 32 bytes on top; more is refused with "
+        "RESOURCE_EXHAUSTED.",
+    )
+    max_concurrent_streams: int = Field(
+        default=1024, ge=1, le=2**31 - 1, description="Calls that one connection may have under way."
+    )
+    keepalive_time_ms: int = Field(
+        default=300 * SECOND_MS,
+        ge=0,
+        le=24 * HOUR_MS,
+        description="After so long a silence a client is asked whether it is there; 0 never asks.",
+    )
+    keepalive_timeout_ms: int = Field(
+        default=20 * SECOND_MS,
+        ge=1,
+        le=HOUR_MS,
+        description="How long it may take to answer that before its connection is closed.",
+    )
+    max_connection_idle_ms: int = Field(
+        default=0,
+        ge=0,
+        le=24 * HOUR_MS,
+        description="A connection that has had no call for so long is closed, without losing one; 0 never closes it.",
+    )
+    max_connection_age_ms: int = Field(
+        default=0,
+        ge=0,
+        le=24 * HOUR_MS,
+        description="Clients are asked to reconnect after so long, give or take a tenth, which spreads them over new "
+        "replicas; 0 never asks.",
+    )
+    max_connection_age_grace_ms: int = Field(
+        default=60 * SECOND_MS,
+        ge=0,
+        le=24 * HOUR_MS,
+        description="How long calls under way may go on after that before they are cut; 0 lets them end by themselves.",
+    )
+    unix_socket: SocketPath | None = Field(
+        default=None, description="Path of a Unix socket to listen on as well, for clients on the same machine."
+    )
+    reuse_port: bool = Field(
+        default=False,
+        description="Let several servers share the port (SO_REUSEPORT); the system spreads connections over them.",
     )
     reflection: bool = Field(default=True, description="Offer gRPC server reflection, which grpcurl and its like need.")
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import grpc
 
-from inferd.config import Settings
+from inferd.config import Grpc, Settings
 from inferd.models import settle
-from inferd.rpc.listening import cannot_listen
+from inferd.rpc.listening import cannot_listen, cannot_listen_at
 
 HANDSHAKE_TIMEOUT_MS: Final = 10_000
 
@@ -20,15 +20,14 @@ class GrpcioServer:
 
     def __init__(self, settings: Settings) -> None:
         self._host, self._asked_port = settings.host, settings.grpc.port
+        self._unix_socket, self._reuse_port = settings.grpc.unix_socket, settings.grpc.reuse_port
         self.port = settings.grpc.port
         self.settle = settle
         self.server: grpc.aio.Server = grpc.aio.server(
             options=[
-                ("grpc.max_receive_message_length", settings.grpc.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
-                # Off, or a second server would silently share the port.
-                ("grpc.so_reuseport", 0),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+                *_limits(settings.grpc),
             ]
         )
 
@@ -38,12 +37,18 @@ class GrpcioServer:
 
     async def start(self) -> None:
         """Listen. Raises StartError if the address cannot be had."""
-        _check_free(self._host, self._asked_port)
+        if not self._reuse_port:
+            _check_free(self._host, self._asked_port)
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
             self.port = self.server.add_insecure_port(f"{host}:{self._asked_port}")
         except RuntimeError as failure:
             raise cannot_listen(self._host, self._asked_port, None) from failure
+        if self._unix_socket is not None:
+            try:
+                self.server.add_insecure_port(f"unix:{self._unix_socket}")
+            except RuntimeError as failure:
+                raise cannot_listen_at(self._unix_socket, None) from failure
         await self.server.start()
 
     async def stop(self, grace_s: float) -> None:
@@ -52,6 +57,28 @@ class GrpcioServer:
 
     def forget(self) -> None:
         """Nothing is remembered here."""
+
+
+def _limits(asked: Grpc) -> list[tuple[str, int]]:
+    options = [
+        ("grpc.max_receive_message_length", asked.max_message_bytes),
+        ("grpc.max_metadata_size", asked.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", asked.max_metadata_bytes),
+        ("grpc.max_concurrent_streams", asked.max_concurrent_streams),
+        # Off unless asked for, or a second server would silently share the port.
+        ("grpc.so_reuseport", int(asked.reuse_port)),
+        ("grpc.keepalive_timeout_ms", asked.keepalive_timeout_ms),
+        # Silent clients are asked as well, however often.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    times = {
+        "grpc.keepalive_time_ms": asked.keepalive_time_ms,
+        "grpc.max_connection_idle_ms": asked.max_connection_idle_ms,
+        "grpc.max_connection_age_ms": asked.max_connection_age_ms,
+        "grpc.max_connection_age_grace_ms": asked.max_connection_age_grace_ms,
+    }
+    return options + [(name, after_ms) for name, after_ms in times.items() if after_ms]
 
 
 def _check_free(host: str, port: int) -> None:

@@ -13,7 +13,8 @@ import h2.connection
 import h2.events
 import uvloop
 
-from inferd.rpc.native.server import Limits, NativeServer
+from inferd.rpc.native.limits import Limits
+from inferd.rpc.native.server import NativeServer
 
 OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
 SERVICE = "test.Service"

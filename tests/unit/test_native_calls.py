@@ -12,7 +12,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from native_server import ECHO, OPTIONS, SERVICE, connected, path, peer, run, serving
 
-from inferd.rpc.native.server import Limits, NativeServer
+from inferd.rpc.native.limits import Limits
+from inferd.rpc.native.server import NativeServer
 
 BIG = b"0123456789" * 100_000
 

@@ -14,7 +14,7 @@ import h2.events
 import pytest
 from native_server import ECHO, HEADERS, PSEUDO, Peer, path, peer, run, serving
 
-from inferd.rpc.native.server import Limits
+from inferd.rpc.native.limits import Limits
 
 Codes = h2.errors.ErrorCodes
 

@@ -22,7 +22,8 @@ from inferd._native.stream import Stream
 from inferd._native.wire import Request
 from inferd.errors import InferdError, NotReady, Overloaded, RunFailed, UnknownModel
 from inferd.rpc.native.compression import unpacked
-from inferd.rpc.native.server import Limits, NativeServer
+from inferd.rpc.native.limits import Limits
+from inferd.rpc.native.server import NativeServer
 
 BODY = message(("x", "FP32", [1, 2], bytes(8))).SerializeToString()
 

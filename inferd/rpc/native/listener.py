@@ -13,10 +13,11 @@ BACKLOG: Final = 1024
 _ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-def listen(address: str) -> tuple[list[socket.socket], int]:
+def listen(address: str, *, reuse_port: bool = False) -> tuple[list[socket.socket], int]:
     """Sockets for HOST:PORT, [IPv6]:PORT or unix:PATH, and the port; 0 lets the system choose. Raises OSError.
 
-    A name gets a socket for each of its addresses. Nobody else can listen on the same port at the same time.
+    A name gets a socket for each of its addresses. Nobody else can listen on the same port at the same time, except
+    with `reuse_port` who asks for the same.
     """
     scheme, _, rest = address.partition(":")
     if scheme == "unix":
@@ -26,17 +27,17 @@ def listen(address: str) -> tuple[list[socket.socket], int]:
     host, colon, digits = address.rpartition(":")
     if not colon or not digits.isdecimal():
         host, digits = address, "0"
-    return _tcp(host.removeprefix("[").removesuffix("]"), int(digits))
+    return _tcp(host.removeprefix("[").removesuffix("]"), int(digits), reuse_port)
 
 
-def _tcp(host: str, port: int) -> tuple[list[socket.socket], int]:
+def _tcp(host: str, port: int, reuse_port: bool) -> tuple[list[socket.socket], int]:
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     made: list[socket.socket] = []
     absent: OSError | None = None
     try:
         for family, where in dict.fromkeys((family, where) for family, _, _, _, where in found):
             try:
-                made.append(_listening(family, (where[0], port, *where[2:])))
+                made.append(_listening(family, (where[0], port, *where[2:]), reuse_port))
             except OSError as failure:
                 if failure.errno not in _ABSENT:
                     raise
@@ -52,11 +53,13 @@ def _tcp(host: str, port: int) -> tuple[list[socket.socket], int]:
     return made, port
 
 
-def _listening(family: int, where: tuple[object, ...]) -> socket.socket:
+def _listening(family: int, where: tuple[object, ...], reuse_port: bool) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         # Lets a restart take the port while old connections linger; two listeners still exclude each other.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(where[0] != "::"))
         made.setblocking(False)

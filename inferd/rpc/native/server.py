@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import grpc
 
@@ -20,26 +20,11 @@ from inferd._native.stream import Method, Stream
 from inferd.errors import Code
 from inferd.rpc.native.call import Call
 from inferd.rpc.native.compression import NAMES
+from inferd.rpc.native.housekeeping import Housekeeping
+from inferd.rpc.native.limits import Limits
 from inferd.rpc.native.listener import listen
 from inferd.rpc.native.metadata import received
 from inferd.rpc.native.running import run
-
-HOUSEKEEPING_S: Final = 1.0
-CLOSE_TIMEOUT_NS: Final = 2_000_000_000
-"""How long a client may take to read what is left for it once the server closes the connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one client may ask for."""
-
-    max_message_bytes: int = 4 * 1024 * 1024
-    max_metadata_bytes: int = 16 * 1024
-    max_streams: int = 1024
-    window_bytes: int = 1024 * 1024
-    max_unpaid_frames: int = 10_000
-    """Frames in a second, for each connection, that ask for work and bring nothing."""
-    handshake_timeout_s: float = 10.0
 
 
 @dataclass(slots=True)
@@ -54,7 +39,7 @@ class NativeServer(grpc.aio.Server):
     """Listens from add_*_port() on, and answers from start() on.
 
     Handlers that are plain functions run in `threads`, the loop's own ones if None. `compression` is how answers
-    are compressed where a servicer does not say.
+    are compressed where a servicer does not say. With `reuse_port` several servers may listen on one port.
     """
 
     def __init__(
@@ -63,8 +48,10 @@ class NativeServer(grpc.aio.Server):
         *,
         threads: Executor | None = None,
         compression: grpc.Compression = grpc.Compression.NoCompression,
+        reuse_port: bool = False,
     ) -> None:
         self.limits = limits or Limits()
+        self._reuse_port = reuse_port
         self.methods: dict[bytes, Method] = {}
         self._threads, self._encoding = threads, NAMES.get(compression)
         self._generic: list[grpc.GenericRpcHandler] = []
@@ -72,6 +59,7 @@ class NativeServer(grpc.aio.Server):
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.hub: Hub | None = None
+        self._house: Housekeeping | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._housekeeping: asyncio.TimerHandle | None = None
         self._cutting: asyncio.TimerHandle | None = None
@@ -110,7 +98,7 @@ class NativeServer(grpc.aio.Server):
         if self.hub is not None:
             raise RuntimeError("ports are added before start()")
         try:
-            sockets, port = listen(address)
+            sockets, port = listen(address, reuse_port=self._reuse_port)
         except OSError as failure:
             raise RuntimeError(f"{address} cannot be listened on: {failure.strerror or failure}") from failure
         self._ports += [(one, context) for one in sockets]
@@ -144,6 +132,7 @@ class NativeServer(grpc.aio.Server):
                     lambda: Connection(hub), sock=one, ssl=context, ssl_handshake_timeout=timeout_s
                 )
             )
+        self._house = Housekeeping(hub, limits)
         self._keep_house()
 
     async def stop(self, grace: float | None) -> None:
@@ -235,17 +224,6 @@ class NativeServer(grpc.aio.Server):
         self.hub.expire(time.monotonic_ns())
 
     def _keep_house(self) -> None:
-        assert self.hub is not None
-        now_ns = time.monotonic_ns()
-        for connection in tuple(self.hub.connections):
-            if connection.closing_ns:
-                if now_ns - connection.closing_ns > CLOSE_TIMEOUT_NS:
-                    connection.abort()
-            elif not connection.is_greeted and now_ns - connection.opened_ns > self.limits.handshake_timeout_s * 1e9:
-                connection.abort()
-            else:
-                if not connection.is_paused:
-                    connection.unpaid_frames = 0
-                if connection.is_leaving:
-                    connection.take_no_more()
-        self._housekeeping = asyncio.get_running_loop().call_later(HOUSEKEEPING_S, self._keep_house)
+        assert self._house is not None
+        self._house.turn(time.monotonic_ns())
+        self._housekeeping = asyncio.get_running_loop().call_later(self._house.every_s, self._keep_house)

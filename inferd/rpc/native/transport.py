@@ -10,15 +10,16 @@ from inferd._native.infer import Endpoint, InferMethod, settle
 from inferd._native.stats import ModelStats
 from inferd._native.stream import Stream
 from inferd._native.wire import Request
-from inferd.config import Settings
+from inferd.config import Grpc, Settings
 from inferd.errors import InferdError
 from inferd.models import Models
 from inferd.rpc.boundary import trailing_metadata
 from inferd.rpc.inference import MODEL_INFER, InferenceService
-from inferd.rpc.listening import cannot_listen
+from inferd.rpc.listening import cannot_listen, cannot_listen_at
 from inferd.rpc.native.compression import unpacked
+from inferd.rpc.native.limits import Limits
 from inferd.rpc.native.metadata import Header, to_send
-from inferd.rpc.native.server import Limits, NativeServer
+from inferd.rpc.native.server import NativeServer
 
 
 class NativeTransport:
@@ -26,9 +27,10 @@ class NativeTransport:
 
     def __init__(self, settings: Settings, models: Models, service: InferenceService) -> None:
         self._host, self._asked_port = settings.host, settings.grpc.port
+        self._unix_socket = settings.grpc.unix_socket
         self._models = models
         self.port = settings.grpc.port
-        self.server = NativeServer(Limits(max_message_bytes=settings.grpc.max_message_bytes))
+        self.server = NativeServer(_limits(settings.grpc), reuse_port=settings.grpc.reuse_port)
         self._infer = InferMethod(
             self._endpoint, service.unknown_stats, _trailers, _unpacked, settings.inference.timeout_ms * 1_000_000
         )
@@ -45,6 +47,11 @@ class NativeTransport:
             self.port = self.server.add_insecure_port(f"{host}:{self._asked_port}")
         except RuntimeError as failure:
             raise cannot_listen(self._host, self._asked_port, failure.__cause__) from failure
+        if self._unix_socket is not None:
+            try:
+                self.server.add_insecure_port(f"unix:{self._unix_socket}")
+            except RuntimeError as failure:
+                raise cannot_listen_at(self._unix_socket, failure.__cause__) from failure
         await self.server.start()
 
     async def stop(self, grace_s: float) -> None:
@@ -66,6 +73,22 @@ class NativeTransport:
         except InferdError as refusal:
             return Endpoint(None, model.bell, model.stats, refusal.with_traceback(None))
         return Endpoint(model.queue, model.bell, model.stats)
+
+
+def _limits(asked: Grpc) -> Limits:
+    def seconds(setting_ms: int) -> float | None:
+        return setting_ms / 1000 if setting_ms else None
+
+    return Limits(
+        max_message_bytes=asked.max_message_bytes,
+        max_metadata_bytes=asked.max_metadata_bytes,
+        max_streams=asked.max_concurrent_streams,
+        keepalive_s=seconds(asked.keepalive_time_ms),
+        keepalive_timeout_s=asked.keepalive_timeout_ms / 1000,
+        max_idle_s=seconds(asked.max_connection_idle_ms),
+        max_age_s=seconds(asked.max_connection_age_ms),
+        max_age_grace_s=seconds(asked.max_connection_age_grace_ms),
+    )
 
 
 def _trailers(failure: InferdError) -> list[Header]:
