@@ -10,6 +10,9 @@ cdef class Connection(Session):
     cdef readonly object transport    # None once it is lost
     cdef object write
     cdef readonly object peername     # as the transport gave it
+    # The message that the next bytes are read into, and where; None while they go to the hub's buffer.
+    cdef bytes landing
+    cdef uint8_t* landing_at
     # Bytes for the transport, in an object of their own until they are handed over.
     cdef PyObject* out
     cdef size_t out_size

@@ -5,6 +5,8 @@ Whatever one read brings is handled at once, and whatever that produces leaves i
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.stdint cimport uint8_t
@@ -19,6 +21,11 @@ from inferd._native.stream cimport Stream
 cdef enum:
     FIRST_OUT_BYTES = 4096
     WRITE_BYTES = 262144
+    # From here on a read of its own is cheaper than a copy.
+    LANDING_BYTES = 16384
+    LARGE_FRAME_BYTES = 65536
+    # From here on an answer's bytes are cheaper handed over where they are.
+    LENT_BYTES = 32768
 
 # What a browser, a probe or curl without --http2-prior-knowledge gets.
 cdef bytes TEXT = b"This port speaks gRPC, which needs HTTP/2 from the start.\n"
@@ -53,12 +60,29 @@ cdef class Connection(Session):
         self.hub.connections.add(self)
 
     def get_buffer(self, hint):
-        """Where the next bytes go."""
-        return self.hub.view
+        """Where the next bytes go: to their place in a message where that is known, or into what all share."""
+        cdef Stream stream
+        cdef size_t room
+        if self.frame_left >= LANDING_BYTES:
+            stream = self.filling()
+            if stream is not None:
+                room = min(self.frame_left, stream.wanted - stream.filled)
+                if room >= LANDING_BYTES:
+                    self.landing = stream.incoming
+                    self.landing_at = <uint8_t*>PyBytes_AS_STRING(stream.incoming) + stream.filled
+                    return PyMemoryView_FromMemory(<char*>self.landing_at, <Py_ssize_t>room, PyBUF_WRITE)
+        self.landing = None
+        return self.hub.view if self.frame_bytes < LARGE_FRAME_BYTES else self.hub.short_view
 
     def buffer_updated(self, Py_ssize_t size) -> None:
         """So many bytes have come."""
-        self.receive(<uint8_t*>PyByteArray_AS_STRING(self.hub.buffer), <size_t>size)
+        # Held until they are used up, whatever becomes of the stream meanwhile.
+        cdef bytes landing = self.landing
+        if landing is None:
+            self.receive(<uint8_t*>PyByteArray_AS_STRING(self.hub.buffer), <size_t>size)
+        else:
+            self.landing = None
+            self.receive(self.landing_at, <size_t>size)
 
     def data_received(self, bytes data not None) -> None:
         """The same on loops that offer get_buffer() only to subclasses of their own."""
@@ -117,6 +141,14 @@ cdef class Connection(Session):
             self.out_room = room
         memcpy(bytes_data(self.out) + self.out_size, data, size)
         self.out_size += size
+        return 0
+
+    cdef int lend(self, bytes owner, size_t start, size_t size) except -1:
+        if size < LENT_BYTES:
+            return self.put(<const uint8_t*>PyBytes_AS_STRING(owner) + start, size)
+        self.emit()
+        if self.write is not None:
+            self.write(memoryview(owner)[start : start + size])
         return 0
 
     cdef int emit(self) except -1:

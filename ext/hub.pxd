@@ -18,6 +18,7 @@ cdef class Hub:
     # All connections read into one buffer: what it holds is used up before the loop reads again.
     cdef bytearray buffer
     cdef object view
+    cdef object short_view
     cdef list dirty
     cdef bint flush_is_planned
     # A flush follows what is being done.

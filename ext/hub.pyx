@@ -7,6 +7,8 @@ from inferd._native.outlet cimport Outlet
 
 cdef enum:
     READ_BYTES = 262144
+    # Where large frames come, to read no more than one's first part here and the rest to where it belongs.
+    SHORT_READ_BYTES = 16384
 
 
 @cython.final
@@ -30,6 +32,7 @@ cdef class Hub:
         self.max_unpaid_frames = max_unpaid_frames
         self.buffer = bytearray(READ_BYTES)
         self.view = memoryview(self.buffer)
+        self.short_view = self.view[:SHORT_READ_BYTES]
 
     cdef int flush(self) except -1:
         """Send what all connections have to send, one write for each."""

@@ -64,6 +64,9 @@ cdef extern from "nghttp2/nghttp2.h":
         nghttp2_data_source source
         nghttp2_data_source_read_callback read_callback
 
+    ctypedef ssize_t (*nghttp2_data_source_read_length_callback)(
+        nghttp2_session* session, uint8_t frame_type, int32_t stream_id, int32_t session_window,
+        int32_t stream_window, uint32_t max_frame_bytes, void* user_data) noexcept
     ctypedef int (*nghttp2_on_header_callback)(
         nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name, size_t namelen,
         const uint8_t* value, size_t valuelen, uint8_t flags, void* user_data) noexcept
@@ -92,6 +95,7 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         NGHTTP2_FLAG_NONE
         NGHTTP2_FLAG_END_STREAM
         NGHTTP2_FLAG_ACK
+        NGHTTP2_FLAG_PADDED
         NGHTTP2_DATA
         NGHTTP2_HEADERS
         NGHTTP2_RST_STREAM
@@ -145,6 +149,9 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         nghttp2_session_callbacks* callbacks, nghttp2_on_frame_send_callback callback)
     void nghttp2_session_callbacks_set_send_data_callback(
         nghttp2_session_callbacks* callbacks, nghttp2_send_data_callback callback)
+
+    void nghttp2_session_callbacks_set_data_source_read_length_callback(
+        nghttp2_session_callbacks* callbacks, nghttp2_data_source_read_length_callback callback)
 
     int nghttp2_option_new(nghttp2_option** option)
     void nghttp2_option_del(nghttp2_option* option)

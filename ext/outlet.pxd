@@ -13,5 +13,6 @@ cdef class Outlet:
 
     cdef void touch(self) noexcept
     cdef int put(self, const uint8_t* data, size_t size) except -1
+    cdef int lend(self, bytes owner, size_t start, size_t size) except -1
     cdef int flush(self) except -1
     cdef int64_t expire(self, int64_t now_ns) except -1

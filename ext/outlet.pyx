@@ -13,6 +13,10 @@ cdef class Outlet:
         """Take bytes that go out after all before them."""
         raise NotImplementedError
 
+    cdef int lend(self, bytes owner, size_t start, size_t size) except -1:
+        """The same with a part of an object that nobody changes any more; a large one is not copied."""
+        raise NotImplementedError
+
     cdef int flush(self) except -1:
         """Send what the session has to send."""
         raise NotImplementedError

@@ -15,6 +15,10 @@ cdef class Session(Outlet):
     cdef nghttp2_rcbuf* last_path     # of the last call, and what answered it
     cdef Method last_method
     cdef bint is_dirty
+    # The DATA frame that comes in: its size, and how much of it is still to come if nothing else is in it.
+    cdef int32_t frame_stream_id
+    cdef size_t frame_bytes
+    cdef size_t frame_left
     cdef readonly bint is_greeted     # the client has sent its settings
     cdef readonly bint is_paused      # the client reads more slowly than it is written to
     cdef readonly bint is_leaving     # the client was asked to begin no more calls
@@ -29,6 +33,7 @@ cdef class Session(Outlet):
     cdef int open(self) except -1
     cdef int open_stream(self, int32_t stream_id) except -1
     cdef void close_stream(self, Stream stream) noexcept
+    cdef Stream filling(self)
     cdef list live(self)
     cdef int begin(self, Stream stream) except -1
     cdef int look_up(self, Stream stream, bytes path, nghttp2_rcbuf* shared) except -1

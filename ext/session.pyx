@@ -44,6 +44,11 @@ cdef Stream stream_of(nghttp2_session* session, int32_t stream_id):
 cdef int on_begin_frame(nghttp2_session* session, const nghttp2_frame_hd* head, void* user_data) noexcept:
     """Count what asks for work and brings nothing; the last part of a frame's header block comes only to here."""
     cdef Session connection = <Session>user_data
+    connection.frame_left = 0
+    if head.type == NGHTTP2_DATA:
+        connection.frame_stream_id, connection.frame_bytes = head.stream_id, head.length
+        if not head.flags & NGHTTP2_FLAG_PADDED:
+            connection.frame_left = head.length
     if head.type == NGHTTP2_HEADERS:
         connection.unpaid_frames += connection.is_paused
     elif head.type != NGHTTP2_DATA or (head.length == 0 and not head.flags & NGHTTP2_FLAG_END_STREAM):
@@ -107,6 +112,7 @@ cdef int on_data(
 ) noexcept:
     cdef Session connection = <Session>user_data
     cdef Stream stream = stream_of(session, stream_id)
+    connection.frame_left -= min(size, connection.frame_left)
     nghttp2_session_consume_connection(session, size)
     if stream is None:
         return 0
@@ -139,6 +145,14 @@ cdef int on_frame_sent(nghttp2_session* session, const nghttp2_frame* frame, voi
     return 0
 
 
+cdef ssize_t frame_size(
+    nghttp2_session* session, uint8_t frame_type, int32_t stream_id, int32_t session_window, int32_t stream_window,
+    uint32_t max_frame_bytes, void* user_data,
+) noexcept:
+    """DATA frames as large as the client takes them, up to our own bound; the library's habit is 16 KB."""
+    return min(max_frame_bytes, <uint32_t>MAX_FRAME_BYTES)
+
+
 cdef int on_send_data(
     nghttp2_session* session, nghttp2_frame* frame, const uint8_t* head, size_t length,
     nghttp2_data_source* source, void* user_data,
@@ -166,6 +180,7 @@ cdef nghttp2_session_callbacks* make_callbacks() except NULL:
     nghttp2_session_callbacks_set_on_stream_close_callback(made, on_stream_close)
     nghttp2_session_callbacks_set_on_frame_send_callback(made, on_frame_sent)
     nghttp2_session_callbacks_set_send_data_callback(made, on_send_data)
+    nghttp2_session_callbacks_set_data_source_read_length_callback(made, frame_size)
     return made
 
 
@@ -254,6 +269,14 @@ cdef class Session(Outlet):
         self.streams -= 1
         stream.close()
         Py_DECREF(stream)
+
+    cdef Stream filling(self):
+        """The stream whose message the next bytes are a part of, None if that is not known."""
+        cdef Stream stream
+        if self.frame_left == 0:
+            return None
+        stream = stream_of(self.session, self.frame_stream_id)
+        return stream if stream is not None and stream.phase == OPEN and stream.incoming is not None else None
 
     cdef list live(self):
         cdef void* at = self.first_stream

@@ -116,6 +116,7 @@ cdef class Stream:
         """Take a piece of the client's DATA, handing on every message that it completes."""
         cdef size_t part
         cdef bytes whole
+        cdef uint8_t* at
         while size:
             if self.phase != OPEN:
                 return 0  # nobody reads it any more
@@ -130,7 +131,10 @@ cdef class Stream:
                 if not self.start_message():
                     return 0
             part = min(size, self.wanted - self.filled)
-            memcpy(PyBytes_AS_STRING(self.incoming) + self.filled, data, part)
+            at = <uint8_t*>PyBytes_AS_STRING(self.incoming) + self.filled
+            # Read from the socket to where it belongs, it is there already.
+            if data != at:
+                memcpy(at, data, part)
             self.filled += part
             data += part
             size -= part
@@ -340,8 +344,7 @@ cdef class Stream:
         else:
             self.outlet.put(head, 9)
         if length:
-            self.outlet.put(
-                <const uint8_t*>PyBytes_AS_STRING(self.current) + self.current_sent - PREFIX_BYTES, length)
+            self.outlet.lend(self.current, self.current_sent - PREFIX_BYTES, length)
             self.current_sent += length
             self.unsent_bytes -= min(length, self.unsent_bytes)
         if self.current_sent == PREFIX_BYTES + <size_t>len(self.current):

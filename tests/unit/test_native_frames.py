@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import struct
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -143,6 +144,65 @@ def test_a_message_may_come_byte_by_byte() -> None:
         assert b"".join(event.data for event in one.events if isinstance(event, h2.events.DataReceived)) == (
             PREFIX + b"abc"
         )
+
+    after(body)
+
+
+@pytest.mark.parametrize("padding", [None, 7], ids=["plain", "padded"])
+@pytest.mark.parametrize("piece_bytes", [1, 100_003, 1 << 30], ids=["first-byte-alone", "pieces", "at-once"])
+def test_large_frames_of_several_calls_are_put_together_right(piece_bytes: int, padding: int | None) -> None:
+    async def body(one: Peer) -> None:
+        one.h2.update_settings({4: 2**31 - 1})
+        one.h2.increment_flow_control_window(2**31 - 1 - 65535)
+        await one.answers_a_ping()
+        assert one.h2.max_outbound_frame_size == 262144
+        bodies = [random.Random(seed).randbytes(size) for seed, size in enumerate((600_000, 70_000, 10, 300_000))]
+        streams = [one.call() for _ in bodies]
+        left = [b"\0" + len(body).to_bytes(4, "big") + body for body in bodies]
+        while any(left):
+            for number, stream in enumerate(streams):
+                part, left[number] = left[number][:200_000], left[number][200_000:]
+                if part:
+                    one.h2.send_data(stream, part, end_stream=not left[number], pad_length=padding)
+        data = one.h2.data_to_send()
+        for start in range(0, len(data), piece_bytes) if piece_bytes > 1 else ():
+            one.writer.write(data[start : start + piece_bytes])
+            await one.writer.drain()
+            await asyncio.sleep(0)  # lets the server, on the same loop, read what is there
+        if piece_bytes == 1:
+            for part in (data[:1], data[1:]):
+                one.writer.write(part)
+                await asyncio.sleep(0)
+        for stream, sent in zip(streams, bodies, strict=True):
+            assert (await one.ended(stream))["grpc-status"] == "0"
+            got = b"".join(
+                event.data
+                for event in one.events
+                if isinstance(event, h2.events.DataReceived) and event.stream_id == stream
+            )
+            assert got[5:] == sent
+
+    after(body, Limits(window_bytes=2_000_000))
+
+
+@pytest.mark.parametrize("end", ["reset", "deadline", "leave"])
+def test_a_call_that_ends_in_the_middle_of_a_large_frame_leaves_nothing(end: str) -> None:
+    async def body(one: Peer) -> None:
+        await one.answers_a_ping()
+        stream = one.call("Echo", *((("grpc-timeout", "20m"),) if end == "deadline" else ()))
+        one.h2.send_data(stream, b"\0" + (500_000).to_bytes(4, "big") + bytes(200_000))
+        data = one.h2.data_to_send()
+        one.writer.write(data[:150_000])
+        await one.writer.drain()
+        if end == "leave":
+            await asyncio.sleep(0.01)
+            return
+        if end == "deadline":
+            assert (await one.ended(stream))["grpc-status"] == "4"
+        one.writer.write(data[150_000:])
+        if end == "reset":
+            one.h2.reset_stream(stream)
+        await one.answers_a_ping()
 
     after(body)
 
