@@ -25,6 +25,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench.cancelling import cancel
 from bench.memory_server import Sample
 from bench.models import mlp
 from inferd.bench.generator import Generator, Traffic
@@ -42,15 +43,17 @@ STOP_TIMEOUT_S = 40.0
 POLL_S = 0.02
 LOAD = Load(connections=4, streams=8)
 FEATURES = 16
-EXPECTED_ENDS = frozenset({Code.OK, Code.INVALID_ARGUMENT, Code.NOT_FOUND})
+ERRORS_ENDS = frozenset({Code.OK, Code.INVALID_ARGUMENT, Code.NOT_FOUND})
+CANCELLED_ENDS = frozenset({Code.OK, Code.CANCELLED})
 
 
 class Mix(StrEnum):
-    """What is sent: good requests; a bad one for every nine good ones; or good ones on ever new connections."""
+    """What is sent: good requests; a bad one for every nine; good ones on ever new connections, or taken back."""
 
     PLAIN = "plain"
     ERRORS = "errors"
     CONNECTIONS = "connections"
+    CANCELLED = "cancelled"
 
 
 class Taken(TypedDict):
@@ -176,9 +179,14 @@ def offer(address: str, requests: tuple[bytes, ...], count: int, reconnect_after
 def check_ends(mix: Mix, ends: Counter[Code]) -> None:
     """Raise StartError if the answers are not what the mix asks for: then the memory says nothing."""
     failed = ends.total() - ends[Code.OK]
-    # A share of errors, not a number: every connection may have begun with the good ones.
-    wanted = 0.05 * ends.total() <= failed <= 0.15 * ends.total() if mix is Mix.ERRORS else failed == 0
-    if not wanted or not ends.keys() <= EXPECTED_ENDS:
+    if mix is Mix.ERRORS:
+        # A share of errors, not a number: every connection may have begun with the good ones.
+        holds = 0.05 * ends.total() <= failed <= 0.15 * ends.total() and ends.keys() <= ERRORS_ENDS
+    elif mix is Mix.CANCELLED:
+        holds = failed >= 0.1 * ends.total() and ends.keys() <= CANCELLED_ENDS
+    else:
+        holds = failed == 0
+    if not holds:
         found = ", ".join(f"{code.name} {times}" for code, times in sorted(ends.items()))
         raise StartError(f"requests did not end as they must: {found}")
 
@@ -219,7 +227,11 @@ def measure(server: Serving, transport: str, mix: Mix, requests: int, reconnect:
     server.sample()  # so that what sampling itself needs is there before the first one that counts
     for milestone in milestones(requests):
         count = milestone - sent
-        check_ends(mix, offer(server.address, messages(mix), count, reconnect if mix is Mix.CONNECTIONS else count))
+        if mix is Mix.CANCELLED:
+            ends = cancel(server.address, messages(mix), count, seed=milestone)
+        else:
+            ends = offer(server.address, messages(mix), count, reconnect if mix is Mix.CONNECTIONS else count)
+        check_ends(mix, ends)
         sent = milestone
         samples.append(Taken(requests=sent, memory=server.sample()))
         print(f"{sent:,} requests: {samples[-1]['memory']['rss'] / 1e6:,.1f} MB", file=sys.stderr)

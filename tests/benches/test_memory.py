@@ -57,6 +57,16 @@ def test_memory_does_not_grow_with_the_number_of_requests(transport: str, tmp_pa
     assert last["files"] <= first["files"] + 2 * LOAD.connections
 
 
+# Not on grpcio: gRPC's own server keeps some memory for each call that is cancelled.
+def test_twenty_thousand_cancelled_calls_leave_nothing(tmp_path: Path) -> None:
+    code, output, found = run(tmp_path, "--requests=20000", "--transport=native", f"--mix={Mix.CANCELLED}")
+    assert code == 0, output
+    assert found["python_blocks_per_request"] < BLOCKS_PER_REQUEST, output
+    assert (found["heap_bytes_per_request"] or 0) < HEAP_BYTES_PER_REQUEST, output
+    # One connection, which may not have been closed yet, at either sample.
+    assert abs(found["samples"][-1]["memory"]["files"] - found["samples"][0]["memory"]["files"]) <= 2
+
+
 def test_a_server_that_keeps_its_requests_is_found_out(tmp_path: Path) -> None:
     # Where Python code sees the requests; compiled code cannot be made to leak from a test.
     with serving(tmp_path, "grpcio", LEAKING) as server:
@@ -102,6 +112,7 @@ def test_one_request_in_ten_is_bad_where_errors_are_asked_for() -> None:
         (Mix.PLAIN, {Code.OK: 100}),
         (Mix.CONNECTIONS, {Code.OK: 100}),
         (Mix.ERRORS, {Code.OK: 90, Code.INVALID_ARGUMENT: 7, Code.NOT_FOUND: 3}),
+        (Mix.CANCELLED, {Code.OK: 90, Code.CANCELLED: 10}),
     ],
 )
 def test_requests_that_end_as_they_must_are_measured(mix: Mix, ends: dict[Code, int]) -> None:
@@ -116,6 +127,8 @@ def test_requests_that_end_as_they_must_are_measured(mix: Mix, ends: dict[Code, 
         (Mix.ERRORS, {Code.OK: 100}),
         (Mix.ERRORS, {Code.OK: 90, Code.INTERNAL: 10}),
         (Mix.ERRORS, {Code.OK: 10, Code.INVALID_ARGUMENT: 90}),
+        (Mix.CANCELLED, {Code.OK: 100}),
+        (Mix.CANCELLED, {Code.OK: 80, Code.CANCELLED: 19, Code.UNAVAILABLE: 1}),
     ],
 )
 def test_requests_that_end_otherwise_prove_nothing(mix: Mix, ends: dict[Code, int]) -> None:
