@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "micro": ("bench.micro.command", "micro"),
         "check": ("bench.micro.command", "check"),
         "memory": ("bench.memory", "memory"),
+        "abuse": ("bench.abuse.command", "abuse"),
     }
 )
 

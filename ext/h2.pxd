@@ -17,10 +17,15 @@ cdef class Connection(Session):
     cdef PyObject* out
     cdef size_t out_size
     cdef size_t out_room
+    # How long its reads have kept the loop, since the loop last had time for others.
+    cdef int64_t busy_ns
+    cdef bint is_costly               # what came last kept it for too long at once
+    cdef bint is_resting              # not read from until the loop's next turn
     cdef readonly int64_t opened_ns
     cdef readonly int64_t closing_ns  # since when it closes, 0 = not
     cdef public object life           # what whoever keeps house remembers of it
 
     cdef int receive(self, const uint8_t* data, size_t size) except -1
+    cdef int rest(self) except -1
     cdef int emit(self) except -1
     cdef int give_up(self, int error) except -1

@@ -19,6 +19,10 @@ from inferd._native.session cimport Session
 from inferd._native.stream cimport Stream
 
 cdef enum:
+    # So long may the reads of one connection keep the loop from all others.
+    TURN_NS = 300000
+    # A client that has spent this part of what max_unpaid_frames allows waits longer for the next one.
+    SUSPECT_SHARE = 8
     FIRST_OUT_BYTES = 4096
     WRITE_BYTES = 262144
     # From here on a read of its own is cheaper than a copy.
@@ -26,6 +30,8 @@ cdef enum:
     LARGE_FRAME_BYTES = 65536
     # From here on an answer's bytes are cheaper handed over where they are.
     LENT_BYTES = 32768
+
+cdef double SUSPECT_REST_S = 0.05
 
 # What a browser, a probe or curl without --http2-prior-knowledge gets.
 cdef bytes TEXT = b"This port speaks gRPC, which needs HTTP/2 from the start.\n"
@@ -72,7 +78,7 @@ cdef class Connection(Session):
                     self.landing_at = <uint8_t*>PyBytes_AS_STRING(stream.incoming) + stream.filled
                     return PyMemoryView_FromMemory(<char*>self.landing_at, <Py_ssize_t>room, PyBUF_WRITE)
         self.landing = None
-        return self.hub.view if self.frame_bytes < LARGE_FRAME_BYTES else self.hub.short_view
+        return self.hub.short_view if self.is_costly or self.frame_bytes >= LARGE_FRAME_BYTES else self.hub.view
 
     def buffer_updated(self, Py_ssize_t size) -> None:
         """So many bytes have come."""
@@ -91,9 +97,12 @@ cdef class Connection(Session):
     cdef int receive(self, const uint8_t* data, size_t size) except -1:
         cdef ssize_t read
         cdef Hub hub = self.hub
+        cdef int64_t now_ns = monotonic_ns(), took_ns
         if self.closing_ns:
             return 0
-        self.received_ns = monotonic_ns()
+        if now_ns - self.received_ns > 2 * TURN_NS:
+            self.busy_ns = 0
+        self.received_ns = now_ns
         hub.is_busy = True
         read = nghttp2_session_mem_recv(self.session, data, size)
         hub.is_busy = False
@@ -102,7 +111,29 @@ cdef class Connection(Session):
         elif not self.is_dirty:
             self.is_dirty = True
             hub.dirty.append(self)
-        return hub.flush()
+        hub.flush()
+        took_ns = monotonic_ns() - now_ns
+        self.busy_ns += took_ns
+        self.is_costly = took_ns > (TURN_NS // 16 if self.is_costly else TURN_NS)
+        if self.busy_ns > TURN_NS and not self.is_resting and self.closing_ns == 0:
+            self.rest()
+        return 0
+
+    cdef int rest(self) except -1:
+        """Have the loop see to others before it reads from here again, however much there is to read."""
+        self.is_resting = True
+        self.transport.pause_reading()
+        if self.unpaid_frames * SUSPECT_SHARE > self.hub.max_unpaid_frames:
+            self.hub.call_later(SUSPECT_REST_S, self.go_on)
+        else:
+            self.hub.call_soon(self.go_on)
+        return 0
+
+    def go_on(self) -> None:
+        """The rest is over."""
+        self.is_resting, self.busy_ns = False, 0
+        if self.transport is not None and self.closing_ns == 0:
+            self.transport.resume_reading()
 
     def eof_received(self) -> bool:
         """The client sends no more; False lets the transport close."""

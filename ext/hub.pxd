@@ -7,6 +7,7 @@ cdef class Hub:
     cdef readonly dict methods           # path bytes -> Method
     cdef object find                     # path bytes -> Method, for those not in the dict
     cdef object call_soon
+    cdef object call_later
     cdef object on_deadline
     cdef object on_gone
     cdef readonly set connections

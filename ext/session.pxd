@@ -19,15 +19,17 @@ cdef class Session(Outlet):
     cdef int32_t frame_stream_id
     cdef size_t frame_bytes
     cdef size_t frame_left
-    cdef readonly bint is_greeted     # the client has sent its settings
+    cdef readonly bint is_greeted     # the client has sent its settings, and has taken ours
+    cdef bint has_settings            # it has sent its own
     cdef readonly bint is_paused      # the client reads more slowly than it is written to
     cdef readonly bint is_leaving     # the client was asked to begin no more calls
     cdef bint has_left                # and was told which were the last
     cdef readonly int64_t received_ns
     cdef readonly int32_t last_stream_id    # of the last call that came
     cdef readonly int64_t headers_since_ns  # since when a call's headers are incomplete, 0 = none are
-    # Frames that ask for work and bring nothing: pings, settings, resets, window updates, empty data. Each frame of
-    # an answer pays for one; whoever keeps time forgives the rest. Too many at once close the connection.
+    # Frames that ask for work and bring nothing: pings, settings, resets, window updates, empty data, calls beyond
+    # those allowed. Each frame of an answer pays for one; whoever keeps time forgives the rest. Too many at once
+    # close the connection.
     cdef public int64_t unpaid_frames
 
     cdef int open(self) except -1

@@ -50,7 +50,7 @@ cdef int on_begin_frame(nghttp2_session* session, const nghttp2_frame_hd* head, 
         if not head.flags & NGHTTP2_FLAG_PADDED:
             connection.frame_left = head.length
     if head.type == NGHTTP2_HEADERS:
-        connection.unpaid_frames += connection.is_paused
+        connection.unpaid_frames += connection.is_paused or connection.streams >= <int64_t>connection.hub.max_streams
     elif head.type != NGHTTP2_DATA or (head.length == 0 and not head.flags & NGHTTP2_FLAG_END_STREAM):
         connection.unpaid_frames += 1
     return 0 if connection.unpaid_frames <= connection.hub.max_unpaid_frames else NGHTTP2_ERR_CALLBACK_FAILURE
@@ -83,7 +83,10 @@ cdef int on_frame(nghttp2_session* session, const nghttp2_frame* frame, void* us
     cdef Session connection = <Session>user_data
     cdef Stream stream
     if frame.hd.type == NGHTTP2_SETTINGS:
-        connection.is_greeted = True
+        if frame.hd.flags & NGHTTP2_FLAG_ACK:
+            connection.is_greeted = connection.has_settings
+        else:
+            connection.has_settings = True
     elif frame.hd.type == NGHTTP2_PING and frame.hd.flags & NGHTTP2_FLAG_ACK:
         if memcmp(frame.ping.opaque_data, LEAVING, 8) == 0:
             connection.take_no_more()

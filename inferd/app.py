@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import platform
@@ -192,6 +193,9 @@ class App:
         """Say so, to health checks first and then to whoever looks at the output."""
         if not any(model.state is State.READY for model in self.models.all()):
             raise StartError("no model could be loaded; the log has the reason for each")
+        # What lives as long as the server is not looked through again by each garbage collection.
+        gc.collect()
+        gc.freeze()
         self.service.set_ready(True)
         self.board.set_ready(True)
         ports = {"gRPC": listeners.grpc.port}

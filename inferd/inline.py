@@ -46,7 +46,7 @@ class InlineRuns:
         for runner in due:
             runner.bell.heard()
             if now_ns < end_ns:
-                now_ns = runner.step(now_ns)
+                now_ns = runner.step(now_ns, end_ns)
             else:
                 runner.doorbell.ring()
 
@@ -62,20 +62,25 @@ class InlineRunner:
         self.doorbell = doorbell
         self._queue, self._instance, self._settle = queue, instance, settle
 
-    def step(self, now_ns: int) -> int:
-        """Run one short batch if that is what comes next, otherwise leave it to the threads; the time after it."""
+    def step(self, now_ns: int, end_ns: int) -> int:
+        """Run short batches as long as they come next, until `end_ns`; the time after them.
+
+        What is not short is left to the threads, and what is not run in this turn to the next one.
+        """
         late = self._queue.expire(now_ns)
         if late:
             self._settle(late)
-        batch = self._queue.take_short(now_ns)
-        if batch is None:
-            if self._queue.requests:
-                self.doorbell.ring()
-            return now_ns
-        try:
-            self._instance.run(batch)
-        finally:
-            self._settle(batch.members)
+        while now_ns < end_ns:
+            batch = self._queue.take_short(now_ns)
+            if batch is None:
+                if self._queue.requests:
+                    self.doorbell.ring()
+                return now_ns
+            try:
+                self._instance.run(batch)
+            finally:
+                self._settle(batch.members)
+            now_ns = time.monotonic_ns()
         if self._queue.requests:
             self.bell.ring()
-        return time.monotonic_ns()
+        return now_ns

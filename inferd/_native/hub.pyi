@@ -11,6 +11,7 @@ class Hub:
         methods: dict[bytes, Method],
         find: Callable[[bytes], Method | None],
         call_soon: Callable[..., Any],
+        call_later: Callable[..., Any],
         on_deadline: Callable[[int], object],
         on_gone: Callable[[], object],
         *,

@@ -88,7 +88,7 @@ class Grpc(Section):
         "RESOURCE_EXHAUSTED.",
     )
     max_concurrent_streams: int = Field(
-        default=1024, ge=1, le=2**31 - 1, description="Calls that one connection may have under way."
+        default=256, ge=1, le=2**31 - 1, description="Calls that one connection may have under way."
     )
     keepalive_time_ms: int = Field(
         default=300 * SECOND_MS,

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import h2.errors
 import h2.events
+import hpack
 import pytest
 from native_server import ECHO, HEADERS, PSEUDO, Peer, path, peer, run, serving
 
@@ -39,6 +40,12 @@ def after(body: Callable[[Peer], Awaitable[None]], limits: Limits | None = None)
             await answered(port)
 
     run(main)
+
+
+# Headers of a call that leave no trace in the tables of headers, so that their bytes can be sent again and again.
+CALL = hpack.Encoder().encode(
+    [hpack.NeverIndexedHeaderTuple(*pair) for pair in (*PSEUDO, (":path", path("Echo")), *HEADERS)]
+)
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -382,7 +389,7 @@ def test_rapid_resets_close_the_connection() -> None:
 
 def test_as_many_cancelled_calls_as_the_limit_allows_harm_nobody() -> None:
     async def body(one: Peer) -> None:
-        for _ in range(5000):
+        for _ in range(3000):
             stream = one.call()
             one.h2.reset_stream(stream, Codes.CANCEL)
         await one.flush()
@@ -392,6 +399,55 @@ def test_as_many_cancelled_calls_as_the_limit_allows_harm_nobody() -> None:
         assert (await one.ended(stream))["grpc-status"] == "0"
 
     after(body)
+
+
+@pytest.mark.parametrize("limit", [1_000_000, 20_000], ids=["trusted", "suspect"])
+def test_a_client_whose_frames_take_long_does_not_keep_the_others_waiting(limit: int) -> None:
+    async def main() -> None:
+        async with (
+            serving(ECHO, Limits(max_unpaid_frames=limit)) as (server, port),
+            peer(port) as hostile,
+            peer(port) as polite,
+        ):
+            await polite.answers_a_ping()
+            for _ in range(5000):
+                last = hostile.call()
+                hostile.h2.reset_stream(last)
+            hostile.writer.write(hostile.h2.data_to_send())
+            stream = polite.call()
+            polite.message(stream, b"abc")
+            await polite.flush()
+            assert (await polite.ended(stream))["grpc-status"] == "0"
+            # The other one is listened to, and has not been to the end.
+            read = [one.last_stream_id for one in server.hub.connections if one.last_stream_id != stream]
+            assert 0 < read[0] < last
+
+    run(main)
+
+
+def test_a_client_that_never_takes_our_settings_is_not_greeted() -> None:
+    async def main() -> None:
+        async with serving(ECHO) as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0))
+            await reader.readexactly(9)
+            (connection,) = server.hub.connections
+            assert not connection.is_greeted
+            writer.write(frame(4, 1, 0))  # the acknowledgement
+            while not connection.is_greeted:
+                await asyncio.sleep(0)
+            writer.close()
+
+    run(main)
+
+
+def test_calls_beyond_the_allowed_ones_are_counted_like_frames_that_bring_nothing() -> None:
+    async def body(one: Peer) -> None:
+        # Never acknowledging the settings, so that each call beyond them is refused by itself.
+        one.writer.write(b"".join(frame(1, 4, 2 * number + 3, CALL) for number in range(400)))
+        assert await one.closed() is not None
+
+    after(body, Limits(max_streams=10, max_unpaid_frames=200))
 
 
 def test_more_streams_than_allowed_are_refused_and_the_others_answered() -> None:

@@ -52,6 +52,7 @@ class House:
 async def house(limits: Limits, handlers: dict[str, Any] = ECHO) -> AsyncIterator[House]:
     async with serving(handlers) as (server, port), peer(port) as one:
         await one.answers_a_ping()
+        await one.answers_a_ping()  # behind the acknowledgement of the server's settings
         made = House(server.hub, one, limits)
         made.turn()
         yield made

@@ -11,12 +11,12 @@ class Limits:
 
     max_message_bytes: int = 4 * 1024 * 1024
     max_metadata_bytes: int = 16 * 1024
-    max_streams: int = 1024
+    max_streams: int = 256
     window_bytes: int = 1024 * 1024
-    max_unpaid_frames: int = 10_000
+    max_unpaid_frames: int = 4_000
     """Frames in a second that ask for work and bring nothing."""
     handshake_timeout_s: float = 10.0
-    """For the client's settings to come, for TLS before them, and for the headers of each call."""
+    """For the client's settings to come and ours to be taken, for TLS before them, and for the headers of each call."""
     keepalive_s: float | None = None
     """After so long a silence the client is asked whether it is there, and has keepalive_timeout_s to answer."""
     keepalive_timeout_s: float = 20.0

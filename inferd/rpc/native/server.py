@@ -117,6 +117,7 @@ class NativeServer(grpc.aio.Server):
             self.methods,
             lambda path: generic,
             loop.call_soon,
+            loop.call_later,
             self._on_deadline,
             self._on_gone,
             max_message_bytes=limits.max_message_bytes,
