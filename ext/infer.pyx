@@ -44,7 +44,9 @@ cdef class InferMethod(Method):
 
     `find` gives the Endpoint for a model's name and version, or raises an InferdError; what it gave is remembered
     until forget(). `unknown` counts requests that found none. `trailers` says what goes with an error beside
-    code and text; `unpacked` makes a compressed message plain. Calls without a deadline get `timeout_ns`, if not 0.
+    code and text; `unpacked` makes a compressed message plain. `packed`, if not None, takes a Stream and an answer and
+    gives it compressed with the name of how, or None where it is to stay as it is. Calls without a deadline get
+    `timeout_ns`, if not 0.
     """
 
     cdef dict endpoints
@@ -52,6 +54,7 @@ cdef class InferMethod(Method):
     cdef ModelStats unknown
     cdef object trailers
     cdef object unpacked
+    cdef object packed
     cdef int64_t timeout_ns
 
     # The last one looked up, and by which name: most requests ask for what the one before them asked for.
@@ -59,9 +62,9 @@ cdef class InferMethod(Method):
     cdef bytes last_name
     cdef bytes last_version
 
-    def __cinit__(self, find, ModelStats unknown not None, trailers, unpacked, int64_t timeout_ns):
+    def __cinit__(self, find, ModelStats unknown not None, trailers, unpacked, packed, int64_t timeout_ns):
         self.endpoints, self.find, self.unknown = {}, find, unknown
-        self.trailers, self.unpacked, self.timeout_ns = trailers, unpacked, timeout_ns
+        self.trailers, self.unpacked, self.packed, self.timeout_ns = trailers, unpacked, packed, timeout_ns
 
     def forget(self) -> None:
         """Ask `find` again from now on: a model has come, gone or changed."""
@@ -152,7 +155,12 @@ cdef int end(Stream stream, Request request, trailers, int64_t now_ns) except -1
         return 0
     failure = request.error
     if failure is None:
-        stream.answer(request.answer)
+        packed = (<InferMethod>stream.method).packed
+        smaller = None if packed is None else packed(stream, request.answer)
+        if smaller is None:
+            stream.answer(request.answer, None)
+        else:
+            stream.answer(smaller[0], smaller[1])
         endpoint.stats.finished(0, (now_ns - stream.arrived_ns) * 1e-9)
     else:
         stream.fail(failure.code, failure.public_text.encode(), trailers(failure))

@@ -101,6 +101,6 @@ cdef class Stream:
     cdef int submit_trailers(self) noexcept
     cdef ssize_t next_piece(self, size_t length, uint32_t* flags) noexcept
     cdef int write_piece(self, const uint8_t* head, size_t length) except -1
-    cdef int answer(self, bytes body) except -1
+    cdef int answer(self, bytes body, bytes encoding) except -1
     cdef int fail(self, int code, bytes text, list trailers) except -1
     cdef void close(self) noexcept

@@ -225,15 +225,15 @@ cdef class Stream:
         self.outlet.touch()
         return 0
 
-    cdef int answer(self, bytes body) except -1:
-        """The one message of a unary answer, and OK."""
+    cdef int answer(self, bytes body, bytes encoding) except -1:
+        """The one message of a unary answer, and OK. `encoding` is how it was compressed, None if it was not."""
         if self.phase != OPEN:
             return 0
-        self.current, self.current_sent, self.current_compressed = body, 0, False
+        self.current, self.current_sent, self.current_compressed = body, 0, encoding is not None
         self.unsent_bytes = <size_t>len(body)
         self.phase, self.code = ENDING, 0
         if not self.head_sent:
-            self.submit_head(None)
+            self.submit_head(None if encoding is None else [(b"grpc-encoding", encoding)])
         else:
             self.resume()
         return 0

@@ -23,6 +23,7 @@ class InferMethod(Method):
         unknown: ModelStats,
         trailers: Callable[[InferdError], list[tuple[bytes, bytes]]],
         unpacked: Callable[[Stream, bytes], bytes],
+        packed: Callable[[Stream, bytes], tuple[bytes, bytes] | None] | None,
         timeout_ns: int,
     ) -> Self: ...
     def forget(self) -> None: ...

@@ -121,6 +121,10 @@ class Grpc(Section):
         le=24 * HOUR_MS,
         description="How long calls under way may go on after that before they are cut; 0 lets them end by themselves.",
     )
+    compression: Literal["none", "gzip", "deflate"] = Field(
+        default="none",
+        description="How answers are compressed for clients that read it; requests may be compressed in any case.",
+    )
     unix_socket: SocketPath | None = Field(
         default=None, description="Path of a Unix socket to listen on as well, for clients on the same machine."
     )

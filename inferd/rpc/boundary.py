@@ -17,6 +17,11 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
 STATUS = {code: next(status for status in grpc.StatusCode if status.value[0] == code) for code in Code}
+COMPRESSION = {
+    "none": grpc.Compression.NoCompression,
+    "gzip": grpc.Compression.Gzip,
+    "deflate": grpc.Compression.Deflate,
+}
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 

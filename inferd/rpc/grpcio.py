@@ -10,6 +10,7 @@ import grpc
 
 from inferd.config import Grpc, Settings
 from inferd.models import settle
+from inferd.rpc.boundary import COMPRESSION
 from inferd.rpc.listening import cannot_listen, cannot_listen_at
 
 HANDSHAKE_TIMEOUT_MS: Final = 10_000
@@ -24,11 +25,12 @@ class GrpcioServer:
         self.port = settings.grpc.port
         self.settle = settle
         self.server: grpc.aio.Server = grpc.aio.server(
+            compression=COMPRESSION[settings.grpc.compression],
             options=[
                 ("grpc.max_send_message_length", -1),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
                 *_limits(settings.grpc),
-            ]
+            ],
         )
 
     def add(self, service: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> None:

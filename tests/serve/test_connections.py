@@ -1,4 +1,4 @@
-"""Connections as the settings bound them: how long they live, how much they carry, where they come from."""
+"""Connections as the settings have them: how long they live, what and how much they carry, where they come from."""
 
 from __future__ import annotations
 
@@ -105,6 +105,14 @@ def test_metadata_beyond_the_limit_is_refused_and_less_is_not(scale: Callable[..
         infer(request("scale", x=rows(1)), metadata=(("key", "x" * 6000),), timeout=LIMIT_S)
         call = infer.future(request("scale", x=rows(1)), metadata=(("key", "x" * 9000),), timeout=LIMIT_S)
         assert code_of(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+def test_answers_that_are_compressed_are_read_by_stock_clients(scale: Callable[..., Server], compression: str) -> None:
+    x = np.zeros((500, 4), np.float32)
+    with scale(f"--grpc-compression={compression}").stub() as stub:
+        for value in (x, rows(1)):  # one that becomes smaller, one that does not
+            np.testing.assert_array_equal(arrays(stub.ModelInfer(request("scale", x=value)))["y"], 2 * value)
 
 
 def test_calls_beyond_the_streams_of_a_connection_wait_in_the_client(

@@ -33,6 +33,7 @@ OTHER = {
     "grpc.max_connection_idle_ms": 6,
     "grpc.max_connection_age_ms": 7,
     "grpc.max_connection_age_grace_ms": 8,
+    "grpc.compression": "gzip",
     "grpc.unix_socket": "some.sock",
     "grpc.reuse_port": True,
     "grpc.reflection": False,

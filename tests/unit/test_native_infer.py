@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import h2.events
 import pytest
 from handmade import message
 from native_server import OPTIONS, path, peer, run
@@ -36,16 +38,19 @@ def unpack(stream: Stream, body: bytes) -> bytes:
     return unpacked(body, stream.compression, 1 << 20)
 
 
+Packed = Callable[[Stream, bytes], tuple[bytes, bytes] | None]
+
+
 class Model:
     """A queue behind InferMethod, without a runner."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, *, packed: Packed | None = None, **limits: Any) -> None:
         self.queue: BatchQueue = queue(**limits)
         self.stats, self.unknown = ModelStats((1.0,), (1,)), ModelStats((1.0,), (1,))
         self.refusal: InferdError | None = None
         self.lookups = 0
         self.hub: Hub | None = None  # with one, answers leave at once
-        self.method = InferMethod(self.find, self.unknown, trailers, unpack, 0)
+        self.method = InferMethod(self.find, self.unknown, trailers, unpack, packed, 0)
 
     def find(self, name: str, version: str) -> Endpoint:
         self.lookups += 1
@@ -122,6 +127,26 @@ def test_a_batch_is_answered_and_one_failure_in_it_is_its_own(
             assert ends == [grpc.StatusCode.OK, grpc.StatusCode.OK, grpc.StatusCode.INTERNAL]
             await model.counted({0: 2, 13: 1})
             assert model.lookups == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize("smaller", [zlib.compress(b"answer"), None], ids=["smaller", "not smaller"])
+def test_an_answer_may_be_compressed_and_says_how(smaller: bytes | None) -> None:
+    async def main() -> None:
+        model = Model(packed=lambda stream, body: None if smaller is None else (smaller, b"deflate"))
+        async with serving(model) as (_, port), peer(port) as one:
+            stream = one.call("Infer")
+            one.message(stream, BODY)
+            await one.flush()
+            await model.queued()
+            model.settle(model.take(), answer)
+            told = await one.ended(stream)
+            sent = b"".join(event.data for event in one.events if isinstance(event, h2.events.DataReceived))
+            assert told["grpc-status"] == "0"
+            assert told.get("grpc-encoding") == ("deflate" if smaller else None)
+            assert sent[0] == (smaller is not None)
+            assert sent[5:] == (smaller or b"answer")
 
     run(main)
 

@@ -12,7 +12,7 @@ import grpc
 from inferd._native.h2 import Connection
 from inferd._native.stream import Stream
 from inferd.errors import Code, InferdError
-from inferd.rpc.native.compression import ACCEPTED, packed, unpacked
+from inferd.rpc.native.compression import ACCEPTED, accepts, packed, unpacked
 from inferd.rpc.native.metadata import Header, Metadatum, received
 
 UNSENT_BYTES: Final = 64 * 1024
@@ -126,15 +126,11 @@ class Call:
         if self.stream.is_started:
             raise grpc.aio.UsageError("initial metadata has been sent")
         headers = [*metadata, (b"grpc-accept-encoding", ACCEPTED)]
-        if self.encoding is not None and not self._accepts(self.encoding):
+        if self.encoding is not None and not accepts(self.stream.metadata(), self.encoding):
             self.encoding = None
         if self.encoding is not None:
             headers.append((b"grpc-encoding", self.encoding.encode()))
         self.stream.start(headers)
-
-    def _accepts(self, encoding: str) -> bool:
-        listed = dict(self.stream.metadata()).get(b"grpc-accept-encoding", b"")
-        return encoding.encode() in [one.strip() for one in listed.split(b",")]
 
     def send(self, body: bytes, *, plain: bool = False) -> None:
         """Queue a message. Raises UsageError once the call has ended."""

@@ -15,6 +15,12 @@ NAMES: Final = {grpc.Compression.Gzip: "gzip", grpc.Compression.Deflate: "deflat
 ACCEPTED: Final = b"identity,deflate,gzip"
 
 
+def accepts(headers: list[tuple[bytes, bytes]], encoding: str) -> bool:
+    """Whether a client that sent these headers reads what is compressed so."""
+    listed = dict(headers).get(b"grpc-accept-encoding", b"")
+    return encoding.encode() in [one.strip() for one in listed.split(b",")]
+
+
 def unpacked(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """The message that was packed. Raises MessageTooLarge beyond `max_bytes` and Garbled if it cannot be unpacked."""
     unpacker = zlib.decompressobj(_WINDOW_BITS[encoding])

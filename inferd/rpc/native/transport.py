@@ -13,10 +13,10 @@ from inferd._native.wire import Request
 from inferd.config import Grpc, Settings
 from inferd.errors import InferdError
 from inferd.models import Models
-from inferd.rpc.boundary import trailing_metadata
+from inferd.rpc.boundary import COMPRESSION, trailing_metadata
 from inferd.rpc.inference import MODEL_INFER, InferenceService
 from inferd.rpc.listening import cannot_listen, cannot_listen_at
-from inferd.rpc.native.compression import unpacked
+from inferd.rpc.native.compression import accepts, packed, unpacked
 from inferd.rpc.native.limits import Limits
 from inferd.rpc.native.metadata import Header, to_send
 from inferd.rpc.native.server import NativeServer
@@ -30,9 +30,19 @@ class NativeTransport:
         self._unix_socket = settings.grpc.unix_socket
         self._models = models
         self.port = settings.grpc.port
-        self.server = NativeServer(_limits(settings.grpc), reuse_port=settings.grpc.reuse_port)
+        self._encoding = None if settings.grpc.compression == "none" else settings.grpc.compression
+        self.server = NativeServer(
+            _limits(settings.grpc),
+            reuse_port=settings.grpc.reuse_port,
+            compression=COMPRESSION[settings.grpc.compression],
+        )
         self._infer = InferMethod(
-            self._endpoint, service.unknown_stats, _trailers, _unpacked, settings.inference.timeout_ms * 1_000_000
+            self._endpoint,
+            service.unknown_stats,
+            _trailers,
+            _unpacked,
+            self._packed if self._encoding else None,
+            settings.inference.timeout_ms * 1_000_000,
         )
         self.server.methods[MODEL_INFER] = self._infer
 
@@ -73,6 +83,11 @@ class NativeTransport:
         except InferdError as refusal:
             return Endpoint(None, model.bell, model.stats, refusal.with_traceback(None))
         return Endpoint(model.queue, model.bell, model.stats)
+
+    def _packed(self, stream: Stream, body: bytes) -> tuple[bytes, bytes] | None:
+        assert self._encoding is not None
+        smaller = packed(body, self._encoding) if accepts(stream.metadata(), self._encoding) else None
+        return None if smaller is None else (smaller, self._encoding.encode())
 
 
 def _limits(asked: Grpc) -> Limits:
