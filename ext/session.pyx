@@ -102,7 +102,7 @@ cdef int on_frame(nghttp2_session* session, const nghttp2_frame* frame, void* us
             stream.half_closed = True
             if stream.phase == OPEN:
                 if stream.prefix_filled:
-                    stream.fail(13, b"the request ends in the middle of a message", None)
+                    stream.cut(13, b"the request ends in the middle of a message")
                 else:
                     stream.method.half_close(stream)
     except Exception:
@@ -299,8 +299,7 @@ cdef class Session(Outlet):
                 if next_ns == 0 or stream.deadline_ns < next_ns:
                     next_ns = stream.deadline_ns
             elif stream.phase == OPEN:
-                stream.fail(4, b"the deadline passed before the answer was ready", None)
-                stream.method.closed(stream)
+                stream.cut(4, b"the deadline passed before the answer was ready")
             elif stream.phase == ENDING:
                 # Nobody reads the answer in time.
                 stream.deadline_ns = 0
@@ -364,7 +363,7 @@ cdef class Session(Outlet):
         """Somebody's exception came out where none may: the call ends, and nothing of it reaches the client."""
         log.exception("This is a bug.")
         try:
-            stream.fail(13, b"the server failed on this call; its log has the reason", None)
+            stream.cut(13, b"the server failed on this call; its log has the reason")
         except Exception:
             nghttp2_submit_rst_stream(self.session, NGHTTP2_FLAG_NONE, stream.id, NGHTTP2_INTERNAL_ERROR)
 
@@ -403,7 +402,6 @@ cdef class Session(Outlet):
         cdef Stream stream
         for stream in self.live():
             if stream.phase == OPEN:
-                stream.fail(14, text, None)
-                stream.method.closed(stream)
+                stream.cut(14, text)
         self.flush()
         self.terminate(NGHTTP2_NO_ERROR)

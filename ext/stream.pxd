@@ -103,4 +103,5 @@ cdef class Stream:
     cdef int write_piece(self, const uint8_t* head, size_t length) except -1
     cdef int answer(self, bytes body, bytes encoding) except -1
     cdef int fail(self, int code, bytes text, list trailers) except -1
+    cdef int cut(self, int code, bytes text) except -1
     cdef void close(self) noexcept

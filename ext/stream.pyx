@@ -152,15 +152,14 @@ cdef class Stream:
         )
         self.filled = 0
         if self.prefix[0] > 1:
-            self.fail(13, b"a message's compressed flag is neither 0 nor 1", None)
+            self.cut(13, b"a message's compressed flag is neither 0 nor 1")
         elif self.prefix[0] == 1 and self.encoding == IDENTITY:
-            self.fail(13, b"a message is compressed, but grpc-encoding names no way to read it", None)
+            self.cut(13, b"a message is compressed, but grpc-encoding names no way to read it")
         elif self.wanted > self.outlet.max_message_bytes:
-            self.fail(
+            self.cut(
                 8,
                 f"a message of {self.wanted} bytes is larger than the {self.outlet.max_message_bytes} that this "
                 "server takes (grpc.max_message_bytes)".encode(),
-                None,
             )
         else:
             self.incoming = PyBytes_FromStringAndSize(NULL, self.wanted)
@@ -248,6 +247,13 @@ cdef class Stream:
         # A message that has begun to leave must leave whole: trailers cannot follow half of one.
         self.unsent_bytes = 0 if self.current is None else <size_t>len(self.current)
         return self.end(code, text, trailers)
+
+    cdef int cut(self, int code, bytes text) except -1:
+        """End a call, and tell who answers it that nobody waits any more."""
+        self.fail(code, text, None)
+        if self.method is not None:
+            self.method.closed(self)
+        return 0
 
     cdef int end(self, int code, bytes text, list trailers) except -1:
         cdef nghttp2_nv[MAX_TRAILERS] headers
