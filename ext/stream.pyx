@@ -7,7 +7,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memmove
 
 from inferd._native.header cimport borrowed, copied, percent_encoded, timeout_ns
 from inferd._native.live cimport INFERD_DEBUG, STREAMS, count as count_live
@@ -343,7 +343,7 @@ cdef class Stream:
             start[10], start[11] = size >> 24 & 255, size >> 16 & 255
             start[12], start[13] = size >> 8 & 255, size & 255
             part = min(length, PREFIX_BYTES - self.current_sent)
-            memcpy(start + 9, start + 9 + self.current_sent, part)
+            memmove(start + 9, start + 9 + self.current_sent, part)  # what is left of the prefix
             self.outlet.put(start, 9 + part)
             self.current_sent += part
             length -= part

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+import h2.events
+import h2.settings
 import pytest
-from native_server import peer, run, serving
+from native_server import ECHO, peer, run, serving
 
 GARBLED = {
     "a flag that is neither 0 nor 1": b"\2\0\0\0\0",
@@ -47,3 +49,25 @@ def test_a_stream_that_ends_garbled_is_no_whole_stream_to_its_handler(
 
     run(main)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("first", range(1, 8))
+def test_a_message_is_whole_however_few_bytes_the_client_takes_at_a_time(first: int) -> None:
+    async def main() -> None:
+        async with serving(ECHO) as (_, port), peer(port) as one:
+            one.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: first})
+            stream = one.call()
+            one.message(stream, b"abcdef")
+            await one.flush()
+            got = b""
+            while len(got) < 11:
+                event: Any = await one.until(lambda event: isinstance(event, h2.events.DataReceived))
+                one.events.remove(event)
+                got += event.data
+                if len(got) < 11:
+                    one.h2.increment_flow_control_window(2, stream)
+                    await one.flush()
+            assert got == b"\0\0\0\0\6abcdef"
+            assert (await one.ended(stream))["grpc-status"] == "0"
+
+    run(main)
