@@ -4,11 +4,12 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
+from inferd._native.header cimport borrowed, copied
 from inferd._native.hub cimport Hub
 from inferd._native.live cimport CONNECTIONS, INFERD_DEBUG, count
 from inferd._native.nghttp2 cimport *
 from inferd._native.outlet cimport Outlet
-from inferd._native.stream cimport ENDING, HEADERS_COME, OPEN, UNKNOWN_ENCODING, Header, Stream
+from inferd._native.stream cimport ENDING, HEADERS_COME, OPEN, PREFIX_BYTES, UNKNOWN_ENCODING, Header, Stream
 
 import logging
 
@@ -18,6 +19,10 @@ cdef enum:
     MAX_FRAME_BYTES = 262144
     # Headers that are refused for their size are read to their end up to so many times the limit.
     HEADERS_TO_READ = 64
+
+# What a browser, a probe or curl with --http2-prior-knowledge gets.
+cdef bytes NOT_GRPC = b"This port speaks gRPC, which is POST with content-type: application/grpc.\n"
+cdef bytes NOT_GRPC_BYTES = b"%d" % len(NOT_GRPC)
 
 cdef extern from *:
     """
@@ -312,7 +317,7 @@ cdef class Session(Outlet):
         cdef nghttp2_vec key, text
         cdef Header* header
         cdef bytes path = None
-        cdef bint is_grpc = False, is_post = False
+        cdef bint is_grpc = False, is_post = False, is_head = False
         stream.phase = OPEN
         self.headers_since_ns = 0
         for i in range(stream.header_count):
@@ -328,11 +333,12 @@ cdef class Session(Outlet):
             elif key.len == 7 and memcmp(key.base, b":method", 7) == 0:
                 text = nghttp2_rcbuf_get_buf(header.value)
                 is_post = text.len == 4 and memcmp(text.base, b"POST", 4) == 0
+                is_head = text.len == 4 and memcmp(text.base, b"HEAD", 4) == 0
             elif key.len == 12 and memcmp(key.base, b"content-type", 12) == 0:
                 text = nghttp2_rcbuf_get_buf(header.value)
                 is_grpc = text.len >= 16 and memcmp(text.base, b"application/grpc", 16) == 0
         if not is_post or not is_grpc:
-            return stream.refuse_http(b"415" if is_post else b"405")
+            return self.refuse_http(stream, b"415" if is_post else b"405", is_head)
         if stream.header_bytes > self.max_metadata_bytes:
             return stream.fail(8, f"the headers are larger than {self.max_metadata_bytes} bytes".encode(), None)
         if stream.method is None:
@@ -346,6 +352,18 @@ cdef class Session(Outlet):
         if stream.deadline_ns:
             self.hub.watch(stream.deadline_ns)
         return 0
+
+    cdef int refuse_http(self, Stream stream, bytes status, bint is_head) except -1:
+        """What no gRPC client sends gets an HTTP status, and a text for whoever looks at it."""
+        cdef nghttp2_nv[4] headers
+        headers[0] = copied(b":status", status)
+        headers[1] = borrowed(b"allow", 5, b"POST", 4)
+        headers[2] = borrowed(b"content-type", 12, b"text/plain", 10)
+        headers[3] = copied(b"content-length", NOT_GRPC_BYTES)
+        # Sent as a message would be whose prefix has left already.
+        stream.phase, stream.method = ENDING, None
+        stream.current, stream.current_sent = NOT_GRPC, PREFIX_BYTES
+        return stream.submit(headers, 4, is_head)
 
     cdef int look_up(self, Stream stream, bytes path, nghttp2_rcbuf* shared) except -1:
         stream.method = self.hub.methods.get(path)

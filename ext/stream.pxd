@@ -92,10 +92,10 @@ cdef class Stream:
     cdef int add_header(self, nghttp2_rcbuf* name, nghttp2_rcbuf* value) noexcept
     cdef int receive(self, const uint8_t* data, size_t size) except -1
     cdef void consume(self, size_t size) noexcept
+    cdef int submit(self, nghttp2_nv* headers, size_t count, bint is_all) except -1
     cdef int submit_head(self, list more) except -1
     cdef int resume(self) except -1
     cdef int end(self, int code, bytes text, list trailers) except -1
-    cdef int refuse_http(self, bytes status) except -1
     cdef bint start_message(self) except -1
     cdef size_t write_status(self, nghttp2_nv* headers) except 0
     cdef int submit_trailers(self) noexcept

@@ -197,10 +197,20 @@ cdef class Stream:
 
     # --- what goes out -----------------------------------------------------------------------------
 
-    cdef int submit_head(self, list more) except -1:
-        """Send the response's headers, with DATA to follow."""
-        cdef nghttp2_nv[MAX_TRAILERS] headers
+    cdef int submit(self, nghttp2_nv* headers, size_t count, bint is_all) except -1:
+        """Send the response's headers, with DATA to follow unless they are all of it."""
         cdef nghttp2_data_provider body
+        body.source.ptr = <void*>self
+        body.read_callback = read_outgoing
+        self.head_sent = True
+        if nghttp2_submit_response(self.outlet.session, self.id, headers, count, NULL if is_all else &body):
+            raise MemoryError
+        self.outlet.touch()
+        return 0
+
+    cdef int submit_head(self, list more) except -1:
+        """Send the headers of a response that has messages."""
+        cdef nghttp2_nv[MAX_TRAILERS] headers
         cdef size_t count = 2
         headers[0] = borrowed(b":status", 7, b"200", 3)
         headers[1] = borrowed(b"content-type", 12, b"application/grpc", 16)
@@ -209,13 +219,7 @@ cdef class Stream:
                 break
             headers[count] = copied(name, value)
             count += 1
-        body.source.ptr = <void*>self
-        body.read_callback = read_outgoing
-        self.head_sent = True
-        if nghttp2_submit_response(self.outlet.session, self.id, headers, count, &body):
-            raise MemoryError
-        self.outlet.touch()
-        return 0
+        return self.submit(headers, count, False)
 
     cdef int resume(self) except -1:
         if self.deferred:
@@ -257,28 +261,13 @@ cdef class Stream:
 
     cdef int end(self, int code, bytes text, list trailers) except -1:
         cdef nghttp2_nv[MAX_TRAILERS] headers
-        cdef size_t count
         self.phase, self.code, self.text, self.trailers = ENDING, code, percent_encoded(text), trailers
         if self.head_sent:
             return self.resume()
         # Trailers-only: one HEADERS frame says it all.
         headers[0] = borrowed(b":status", 7, b"200", 3)
         headers[1] = borrowed(b"content-type", 12, b"application/grpc", 16)
-        count = 2 + self.write_status(headers + 2)
-        self.head_sent = True
-        if nghttp2_submit_response(self.outlet.session, self.id, headers, count, NULL):
-            raise MemoryError
-        self.outlet.touch()
-        return 0
-
-    cdef int refuse_http(self, bytes status) except -1:
-        """What no gRPC client sends gets an HTTP status and nothing else."""
-        cdef nghttp2_nv header = copied(b":status", status)
-        self.phase, self.head_sent = ENDING, True
-        if nghttp2_submit_response(self.outlet.session, self.id, &header, 1, NULL):
-            raise MemoryError
-        self.outlet.touch()
-        return 0
+        return self.submit(headers, 2 + self.write_status(headers + 2), True)
 
     cdef size_t write_status(self, nghttp2_nv* headers) except 0:
         """grpc-status, grpc-message and trailing metadata; at most MAX_TRAILERS - 2 of them."""
@@ -324,7 +313,10 @@ cdef class Stream:
             return <ssize_t>length
         if self.phase == ENDING and not self.outgoing:
             # The last piece and the trailers are submitted together: no empty DATA frame between them.
-            flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
+            flags[0] |= NGHTTP2_DATA_FLAG_EOF
+            if self.code < 0:
+                return <ssize_t>left  # what is no answer of gRPC ends here
+            flags[0] |= NGHTTP2_DATA_FLAG_NO_END_STREAM
             if self.submit_trailers():
                 return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
         return <ssize_t>left
@@ -355,7 +347,8 @@ cdef class Stream:
             self.unsent_bytes -= min(length, self.unsent_bytes)
         if self.current_sent == PREFIX_BYTES + <size_t>len(self.current):
             self.current = None
-            self.method.sent(self)
+            if self.method is not None:
+                self.method.sent(self)
         return 0
 
     # --- the same for Python -----------------------------------------------------------------------

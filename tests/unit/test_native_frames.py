@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import h2.errors
 import h2.events
+import h2.settings
 import hpack
 import pytest
 from native_server import ECHO, HEADERS, PSEUDO, Peer, path, peer, run, serving
@@ -98,15 +99,36 @@ def test_text_is_percent_encoded() -> None:
     ("headers", "status"),
     [
         ([(":method", "GET"), *PSEUDO[1:], (":path", path("Echo")), *HEADERS], "405"),
+        ([(":method", "HEAD"), *PSEUDO[1:], (":path", path("Echo")), *HEADERS], "405"),
         ([*PSEUDO, (":path", path("Echo")), ("content-type", "text/html")], "415"),
-        ([*PSEUDO, (":path", path("Echo"))], "415"),
+        ([*PSEUDO, (":path", "/")], "415"),
     ],
 )
-def test_what_no_grpc_client_sends_gets_an_http_status(headers: list[tuple[str, str]], status: str) -> None:
+def test_what_no_grpc_client_sends_gets_an_http_status_and_a_text(headers: list[tuple[str, str]], status: str) -> None:
     async def body(one: Peer) -> None:
+        # Eight bytes at a time: the text has to wait for the client too.
+        one.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 8})
         one.h2.send_headers(1, headers, end_stream=True)
         await one.flush()
-        assert await one.ended(1) == {":status": status}
+        text, seen = b"", 0
+        while not [event for event in one.events[:seen] if isinstance(event, h2.events.StreamEnded)]:
+            await one.until(lambda event, seen=seen: len(one.events) > seen)  # type: ignore[misc]
+            new, seen = one.events[seen:], len(one.events)
+            for event in new:
+                if isinstance(event, h2.events.DataReceived) and event.data:
+                    assert len(event.data) <= 8
+                    text += event.data
+                    if event.stream_ended is None:
+                        one.h2.increment_flow_control_window(len(event.data), 1)
+                    await one.flush()
+        told = await one.ended(1)
+        assert told.pop("content-length") == "74"
+        assert told == {":status": status, "allow": "POST", "content-type": "text/plain"}
+        if headers[0] == (":method", "HEAD"):
+            assert text == b""
+        else:
+            assert len(text) == 74
+            assert text.startswith(b"This port speaks gRPC")
 
     after(body)
 
