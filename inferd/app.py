@@ -95,10 +95,12 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             # A second signal changes nothing: the drain is under way and has its own limit.
             loop.add_signal_handler(number, self._stop.set)
+        # Before anybody can ask: a model that is still to be loaded is not an unknown one.
+        planned = self._plan(found)
         listeners = await self._listen()
         liveness = asyncio.create_task(self.board.run())
         try:
-            await self._load(found)
+            await self._load(planned)
             if not self._stop.is_set():
                 self._ready(listeners)
                 await self._stop.wait()
@@ -138,29 +140,31 @@ class App:
             raise
         return listeners
 
-    async def _load(self, found: repository.Repository) -> None:
-        """Load every model, one after the other and off the loop. Raises StartError on the first failure if strict."""
-        instances = sum(len(model.versions) * model.decl.instance_count for model in found.models)
-        cpus = self.settings.threads.cpus or usable_cpus()
-        threads = split_threads(cpus, max(instances, 1))
+    def _plan(self, found: repository.Repository) -> list[tuple[ModelDir, list[Model]]]:
+        """What is to be loaded, known from now on and LOADING; what cannot be is FAILED."""
         for broken in found.broken:
             failed = Model(broken.name, 0, self._changed)
             self.models.add(failed)
             failed.fail(broken.reason)
-        planned = [(model, self._planned(model)) for model in found.models]
-        for directory, versions in planned:
-            for version_dir, model in zip(directory.versions, versions, strict=True):
-                if self._stop.is_set():
-                    return
-                await self._load_one(directory, version_dir, model, threads)
+        return [(directory, self._versions(directory)) for directory in found.models]
 
-    def _planned(self, directory: ModelDir) -> list[Model]:
-        """The versions of one folder, known from now on and LOADING."""
+    def _versions(self, directory: ModelDir) -> list[Model]:
         versions = [Model(directory.decl.name, one.version, self._changed) for one in directory.versions]
         for model in versions:
             self.models.add(model)
             self._changed(model)
         return versions
+
+    async def _load(self, planned: list[tuple[ModelDir, list[Model]]]) -> None:
+        """Load every model, one after the other and off the loop. Raises StartError on the first failure if strict."""
+        instances = sum(len(versions) * directory.decl.instance_count for directory, versions in planned)
+        cpus = self.settings.threads.cpus or usable_cpus()
+        threads = split_threads(cpus, max(instances, 1))
+        for directory, versions in planned:
+            for version_dir, model in zip(directory.versions, versions, strict=True):
+                if self._stop.is_set():
+                    return
+                await self._load_one(directory, version_dir, model, threads)
 
     async def _load_one(
         self, directory: ModelDir, version_dir: repository.VersionDir, model: Model, threads: int

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inferd.proto import inference_pb2 as pb
 from inferd.rpc.health_list import list_messages
 
-from .calls import TRIPS_PER_MS, request, rows
-from .process import Server, free_ports
+from .calls import TRIPS_PER_MS, code_of, request, rows
+from .process import START_TIMEOUT_S, Server, free_ports
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -96,6 +98,25 @@ def test_a_server_that_is_loading_is_alive_and_not_ready(loading: Server) -> Non
         with pytest.raises(grpc.RpcError) as refused:
             stub.ModelInfer(request("slow_to_load", x=rows(1)[0]))
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_model_that_is_still_to_be_loaded_is_never_unknown(repository: Path, launch: Callable[..., Server]) -> None:
+    models.write(repository, "scale", models.scale())
+    one = launch(repository)
+    codes = []
+    end = time.monotonic() + START_TIMEOUT_S
+    while not codes or codes[-1] is not grpc.StatusCode.OK:
+        assert time.monotonic() < end, codes
+        with socket.socket() as trial:
+            # From another address, or it might happen to connect to itself.
+            trial.bind(("127.0.0.2", 0))
+            if trial.connect_ex(("127.0.0.1", one.grpc_port)) != 0:
+                time.sleep(0.001)
+                continue
+        # Asked in the very moment that it listens: a channel that waits for that would come later.
+        with one.stub() as stub:
+            codes.append(code_of(stub.ModelInfer.future(request("scale", x=rows(1)), timeout=5)))
+    assert set(codes) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OK}
 
 
 def test_a_watch_sees_the_server_become_ready(loading: Server) -> None:
