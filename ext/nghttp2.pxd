@@ -45,8 +45,13 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         nghttp2_frame_hd hd
         uint8_t opaque_data[8]
 
+    ctypedef struct nghttp2_goaway:
+        nghttp2_frame_hd hd
+        int32_t last_stream_id
+
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
+        nghttp2_goaway goaway
         nghttp2_headers headers
         nghttp2_ping ping
 
@@ -101,6 +106,7 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         NGHTTP2_RST_STREAM
         NGHTTP2_SETTINGS
         NGHTTP2_PING
+        NGHTTP2_GOAWAY
         NGHTTP2_WINDOW_UPDATE
         NGHTTP2_CONTINUATION
         NGHTTP2_HCAT_REQUEST

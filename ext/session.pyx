@@ -140,15 +140,19 @@ cdef int on_stream_close(nghttp2_session* session, int32_t stream_id, uint32_t e
 
 
 cdef int on_frame_sent(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
-    """An answer that ends before its request: tell the client to send no more, RFC 9113 section 8.1."""
+    """Follow up a first GOAWAY, and an answer that ends before its request."""
     cdef Session connection = <Session>user_data
     cdef Stream stream
+    if frame.hd.type == NGHTTP2_GOAWAY and frame.goaway.last_stream_id == INT32_MAX:
+        # Its answer shows that the client has heard. Submitted earlier it would overtake the GOAWAY.
+        nghttp2_submit_ping(session, NGHTTP2_FLAG_NONE, LEAVING)
     if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
         return 0
     connection.unpaid_frames -= connection.unpaid_frames > 0
     if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
         stream = stream_of(session, frame.hd.stream_id)
         if stream is not None and not stream.half_closed:
+            # The client is to send no more, RFC 9113 section 8.1.
             nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR)
     return 0
 
@@ -397,7 +401,6 @@ cdef class Session(Outlet):
         if not self.is_leaving:
             self.is_leaving = True
             nghttp2_submit_shutdown_notice(self.session)
-            nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, LEAVING)
             self.touch()
 
     def take_no_more(self) -> None:
