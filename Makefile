@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 MODELS := build/example-models
 SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd proto/*.proto)
 NATIVE_TESTS := $(patsubst %,tests/unit/test_%.py,\
-  wire_parity bind bind_parameters queue batch queue_model gather_reply doorbell stats histogram load native_calls native_ends native_frames native_infer native_tls inline)
+  wire_parity bind bind_parameters queue batch queue_model gather_reply doorbell stats histogram load inline \
+  native_calls native_ends native_frames native_housekeeping native_infer native_leaving native_tls)
 SERVE_FLAGS ?=
 # Some tools call others by name: cython-lint its checkers, the tests grpcurl.
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -64,6 +64,8 @@ cdef class Connection(Session):
         self.opened_ns = self.received_ns = monotonic_ns()
         self.open()
         self.hub.connections.add(self)
+        if self.hub.is_leaving:
+            self.go_away()
 
     def get_buffer(self, hint):
         """Where the next bytes go: to their place in a message where that is known, or into what all share."""
@@ -147,7 +149,7 @@ cdef class Connection(Session):
         for stream in self.live():
             self.close_stream(stream)
         self.transport = self.write = None
-        self.hub.on_gone()
+        self.hub.on_left()
 
     def pause_writing(self) -> None:
         """The client reads too slowly: what is produced stays in the streams."""

@@ -9,8 +9,9 @@ cdef class Hub:
     cdef object call_soon
     cdef object call_later
     cdef object on_deadline
-    cdef object on_gone
+    cdef object on_left
     cdef readonly set connections
+    cdef public bint is_leaving          # connections that are still made are asked to go at once
     cdef readonly size_t max_message_bytes
     cdef readonly size_t max_metadata_bytes
     cdef readonly uint32_t max_streams

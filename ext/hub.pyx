@@ -17,17 +17,18 @@ cdef class Hub:
     """The methods, the limits, the buffer that is read into, and what is to be sent.
 
     `find` is asked for the Method of a path that `methods` does not have, and may answer None. `call_soon` and
-    `call_later` are the loop's. `on_deadline` is told when, on the monotonic clock in ns, expire() is next to be called; `on_gone` each
-    time that a connection is lost. `max_unpaid_frames`: see Connection.unpaid_frames.
+    `call_later` are the loop's. `on_deadline` is told when, on the monotonic clock in ns, expire() is next to be
+    called; `on_left` each time that a connection takes no more calls, or is lost. `max_unpaid_frames`: see
+    Session.unpaid_frames.
     """
 
     def __cinit__(
-        self, dict methods not None, find, call_soon, call_later, on_deadline, on_gone, *, size_t max_message_bytes,
+        self, dict methods not None, find, call_soon, call_later, on_deadline, on_left, *, size_t max_message_bytes,
         size_t max_metadata_bytes, uint32_t max_streams, uint32_t window_bytes, int64_t max_unpaid_frames,
     ):
         self.methods, self.find = methods, find
         self.call_soon, self.call_later = call_soon, call_later
-        self.on_deadline, self.on_gone = on_deadline, on_gone
+        self.on_deadline, self.on_left = on_deadline, on_left
         self.connections, self.dirty = set(), []
         self.max_message_bytes, self.max_metadata_bytes = max_message_bytes, max_metadata_bytes
         self.max_streams, self.window_bytes = max_streams, window_bytes

@@ -23,7 +23,7 @@ cdef class Session(Outlet):
     cdef bint has_settings            # it has sent its own
     cdef readonly bint is_paused      # the client reads more slowly than it is written to
     cdef readonly bint is_leaving     # the client was asked to begin no more calls
-    cdef bint has_left                # and was told which were the last
+    cdef readonly bint has_left       # and was told which were the last
     cdef readonly int64_t received_ns
     cdef readonly int32_t last_stream_id    # of the last call that came
     cdef readonly int64_t headers_since_ns  # since when a call's headers are incomplete, 0 = none are

@@ -412,6 +412,7 @@ cdef class Session(Outlet):
             self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session),
             NGHTTP2_NO_ERROR, NULL, 0)
         self.touch()
+        self.hub.on_left()
 
     def terminate(self, uint32_t error) -> None:
         """GOAWAY with an error, cut every call, close."""

@@ -42,6 +42,8 @@ from inferd.version import version
 
 log = logging.getLogger("inferd")
 
+LEAVE_S: Final = 1.0
+"""What clients are given to hear that the server goes, before it refuses what they send."""
 RUNNER_END_S: Final = 1.0
 """What an idle runner is given to notice that its queue is closed, however little of the grace is left."""
 
@@ -238,19 +240,21 @@ class App:
     # --- stop ------------------------------------------------------------------------------------------
 
     async def _drain(self, listeners: Listeners) -> None:
-        """Withdraw readiness, go on serving for the lame-duck time, finish what was accepted, close."""
+        """Withdraw readiness, serve on for the lame-duck time, send clients away, finish what was accepted, close."""
         was_ready = self.board.status("readiness") is Status.SERVING
         self.service.set_ready(False)
         self.board.set_ready(False)
         if was_ready:
             await asyncio.sleep(self.settings.drain.lame_duck_ms / 1000)
+        end_s = time.monotonic() + self.settings.drain.grace_ms / 1000
+        # What crosses with the news is still answered: clients that heed it see no call refused.
+        await listeners.grpc.leave(min(self.settings.drain.grace_ms / 1000, LEAVE_S))
         for model in self.models.all():
-            # First of all: from now on requests are refused, and queued ones leave without waiting for company.
+            # From now on requests are refused, and queued ones leave without waiting for company.
             if model.state in (State.READY, State.LOADING, State.FAILED):
                 model.retire()
         self.board.close()
-        end_s = time.monotonic() + self.settings.drain.grace_ms / 1000
-        await listeners.grpc.stop(self.settings.drain.grace_ms / 1000)
+        await listeners.grpc.stop(max(end_s - time.monotonic(), 0.0))
         for model in self.models.all():
             if not await asyncio.to_thread(model.join, max(end_s - time.monotonic(), RUNNER_END_S)):
                 log.error("a runner did not finish in time", extra={"model": model.name, "version": model.version})

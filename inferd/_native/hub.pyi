@@ -6,6 +6,7 @@ from inferd._native.stream import Method
 
 @final
 class Hub:
+    is_leaving: bool
     def __new__(
         cls,
         methods: dict[bytes, Method],
@@ -13,7 +14,7 @@ class Hub:
         call_soon: Callable[..., Any],
         call_later: Callable[..., Any],
         on_deadline: Callable[[int], object],
-        on_gone: Callable[[], object],
+        on_left: Callable[[], object],
         *,
         max_message_bytes: int,
         max_metadata_bytes: int,

@@ -53,6 +53,9 @@ class GrpcioServer:
                 raise cannot_listen_at(self._unix_socket, None) from failure
         await self.server.start()
 
+    async def leave(self, limit_s: float) -> None:
+        """Nothing: grpc.aio sends clients away in stop(), and refuses calls from then on."""
+
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way finish for `grace_s` seconds, then cut them."""
         await self.server.stop(grace_s)

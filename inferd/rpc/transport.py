@@ -37,6 +37,9 @@ class Transport(Protocol):
     async def start(self) -> None:
         """Listen. Raises StartError if the address cannot be had."""
 
+    async def leave(self, limit_s: float) -> None:
+        """Send clients elsewhere and answer what crosses with that news, if the transport can; takes no longer."""
+
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way finish for `grace_s` seconds, then cut them."""
 

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -64,7 +65,7 @@ class NativeServer(grpc.aio.Server):
         self._housekeeping: asyncio.TimerHandle | None = None
         self._cutting: asyncio.TimerHandle | None = None
         self._is_leaving = False
-        self._gone = asyncio.Event()
+        self._left, self._gone = asyncio.Event(), asyncio.Event()  # some connection, all of them
         self._terminated = asyncio.Event()
 
     # --- before start ---------------------------------------------------------------------------------
@@ -119,7 +120,7 @@ class NativeServer(grpc.aio.Server):
             loop.call_soon,
             loop.call_later,
             self._on_deadline,
-            self._on_gone,
+            self._on_left,
             max_message_bytes=limits.max_message_bytes,
             max_metadata_bytes=limits.max_metadata_bytes,
             max_streams=limits.max_streams,
@@ -136,6 +137,20 @@ class NativeServer(grpc.aio.Server):
         self._house = Housekeeping(hub, limits)
         self._keep_house()
 
+    async def leave(self, limit_s: float) -> None:
+        """Accept no more connections and send clients elsewhere, answering what crosses with that news.
+
+        Returns when every client has heard and no call can come any more, at the latest after `limit_s` seconds.
+        """
+        if self.hub is None:
+            return
+        self._send_away()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while not all(connection.has_left for connection in self.hub.connections):
+                    self._left.clear()
+                    await self._left.wait()
+
     async def stop(self, grace: float | None) -> None:
         """Take no more calls, let those under way finish for `grace` seconds, then end them with UNAVAILABLE.
 
@@ -145,12 +160,9 @@ class NativeServer(grpc.aio.Server):
             self._close_listeners()
             self._terminated.set()
             return
-        self._is_leaving = True
-        self._close_listeners()
-        for connection in tuple(self.hub.connections):
-            connection.go_away()
+        self._send_away()
         self._cut_in(grace or 0.0)
-        self._on_gone()
+        self._on_left()
         await self._gone.wait()
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -166,6 +178,13 @@ class NativeServer(grpc.aio.Server):
         except TimeoutError:
             return False
         return True
+
+    def _send_away(self) -> None:
+        assert self.hub is not None
+        self._is_leaving = self.hub.is_leaving = True
+        self._close_listeners()
+        for connection in tuple(self.hub.connections):
+            connection.go_away()
 
     def _close_listeners(self) -> None:
         for server in self._servers:
@@ -185,7 +204,8 @@ class NativeServer(grpc.aio.Server):
         for connection in tuple(self.hub.connections):
             connection.cut(b"the server is stopping")
 
-    def _on_gone(self) -> None:
+    def _on_left(self) -> None:
+        self._left.set()
         if self._is_leaving and self.hub is not None and not self.hub.connections:
             self._gone.set()
 

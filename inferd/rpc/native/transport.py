@@ -64,6 +64,10 @@ class NativeTransport:
                 raise cannot_listen_at(self._unix_socket, failure.__cause__) from failure
         await self.server.start()
 
+    async def leave(self, limit_s: float) -> None:
+        """Send clients elsewhere, and answer what crosses with that news for as long as they need to hear it."""
+        await self.server.leave(limit_s)
+
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way finish for `grace_s` seconds, then cut them."""
         await self.server.stop(grace_s)
