@@ -25,7 +25,8 @@ DEBUG = os.environ.get("INFERD_DEBUG") == "1"
 SANITIZE = os.environ.get("INFERD_SANITIZE") == "1"
 # The native transport and the load runner; without the library everything else is built all the same.
 NEED_NGHTTP2 = {
-    "client", "crowd", "handler", "h2", "header", "hub", "infer", "load", "outlet", "session", "stream", "tally",
+    "client", "crowd", "handler", "h2", "header", "hub", "infer", "load", "options", "outlet", "session",
+    "stream", "tally",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcmp
 
 from inferd._native.nghttp2 cimport (
     NGHTTP2_NV_FLAG_NO_COPY_NAME, NGHTTP2_NV_FLAG_NO_COPY_VALUE, NGHTTP2_NV_FLAG_NONE, nghttp2_nv,
@@ -50,6 +51,17 @@ cdef int64_t timeout_ns(const uint8_t* text, size_t size) noexcept:
     if text[size - 1] == c"H":
         return min(value, 876000) * 3600000000000
     return -1
+
+
+cdef Encoding encoding_of(const uint8_t* text, size_t size) noexcept:
+    """What a grpc-encoding names."""
+    if size == 8 and memcmp(text, b"identity", 8) == 0:
+        return IDENTITY
+    if size == 4 and memcmp(text, b"gzip", 4) == 0:
+        return GZIP
+    if size == 7 and memcmp(text, b"deflate", 7) == 0:
+        return DEFLATE
+    return UNKNOWN_ENCODING
 
 
 cdef bytes percent_encoded(bytes text):

@@ -1,15 +1,16 @@
 """One HTTP/2 session of a server: see session.pxd."""
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp
 
-from inferd._native.header cimport borrowed, copied
+from inferd._native.header cimport UNKNOWN_ENCODING, borrowed, copied
 from inferd._native.hub cimport Hub
 from inferd._native.live cimport CONNECTIONS, INFERD_DEBUG, count
 from inferd._native.nghttp2 cimport *
+from inferd._native.options cimport server_options
 from inferd._native.outlet cimport Outlet
-from inferd._native.stream cimport ENDING, HEADERS_COME, OPEN, PREFIX_BYTES, UNKNOWN_ENCODING, Header, Stream
+from inferd._native.stream cimport ENDING, HEADERS_COME, OPEN, PREFIX_BYTES, Header, Stream
 
 import logging
 
@@ -23,17 +24,6 @@ cdef enum:
 # What a browser, a probe or curl with --http2-prior-knowledge gets.
 cdef bytes NOT_GRPC = b"This port speaks gRPC, which is POST with content-type: application/grpc.\n"
 cdef bytes NOT_GRPC_BYTES = b"%d" % len(NOT_GRPC)
-
-cdef extern from *:
-    """
-    /* In 1.57 and newer, and in older ones that distributions have mended. */
-    extern void nghttp2_option_set_stream_reset_rate_limit(nghttp2_option*, uint64_t, uint64_t) __attribute__((weak));
-
-    static void inferd_set_reset_limit(nghttp2_option* option, uint64_t burst, uint64_t rate) {
-        if (nghttp2_option_set_stream_reset_rate_limit) nghttp2_option_set_stream_reset_rate_limit(option, burst, rate);
-    }
-    """
-    void set_reset_limit "inferd_set_reset_limit" (nghttp2_option* option, uint64_t burst, uint64_t rate)
 
 # What the ping says that follows a first GOAWAY, so that its answer is told from that to a keepalive's.
 cdef const uint8_t* LEAVING = <const uint8_t*>b"leaving!"
@@ -196,20 +186,9 @@ cdef nghttp2_session_callbacks* make_callbacks() except NULL:
     return made
 
 
-cdef nghttp2_option* make_options() except NULL:
-    cdef nghttp2_option* made
-    if nghttp2_option_new(&made):
-        raise MemoryError
-    # Windows open as messages are read, not as bytes come.
-    nghttp2_option_set_no_auto_window_update(made, 1)
-    # Its own limit on resets would close connections of clients that cancel many calls; ours is Hub.max_unpaid_frames.
-    set_reset_limit(made, INT32_MAX, INT32_MAX)
-    return made
-
-
 # Written once, here; as good as constants.
 cdef nghttp2_session_callbacks* CALLBACKS = make_callbacks()
-cdef nghttp2_option* OPTIONS = make_options()
+cdef nghttp2_option* OPTIONS = server_options()
 
 
 cdef class Session(Outlet):

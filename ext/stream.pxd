@@ -5,19 +5,13 @@ Knows nothing of sockets (see h2) and nothing of what the messages mean (see Met
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
+from inferd._native.header cimport Encoding
 from inferd._native.nghttp2 cimport nghttp2_nv, nghttp2_rcbuf
 from inferd._native.outlet cimport Outlet
 
 cdef enum:
     PREFIX_BYTES = 5
     INLINE_HEADERS = 16
-
-
-cdef enum Encoding:
-    IDENTITY
-    GZIP
-    DEFLATE
-    UNKNOWN_ENCODING
 
 
 # Where a stream's call stands; only forward.

@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memmove
 
-from inferd._native.header cimport borrowed, copied, percent_encoded, timeout_ns
+from inferd._native.header cimport DEFLATE, GZIP, IDENTITY, borrowed, copied, encoding_of, percent_encoded, timeout_ns
 from inferd._native.live cimport INFERD_DEBUG, STREAMS, count as count_live
 from inferd._native.nghttp2 cimport *
 
@@ -102,14 +102,7 @@ cdef class Stream:
             # One that cannot be read is no deadline, as in gRPC's own servers.
             self.deadline_ns = self.arrived_ns + after_ns if after_ns >= 0 else 0
         elif key.len == 13 and memcmp(key.base, b"grpc-encoding", 13) == 0:
-            if text.len == 8 and memcmp(text.base, b"identity", 8) == 0:
-                self.encoding = IDENTITY
-            elif text.len == 4 and memcmp(text.base, b"gzip", 4) == 0:
-                self.encoding = GZIP
-            elif text.len == 7 and memcmp(text.base, b"deflate", 7) == 0:
-                self.encoding = DEFLATE
-            else:
-                self.encoding = UNKNOWN_ENCODING
+            self.encoding = encoding_of(text.base, text.len)
         return 0
 
     cdef int receive(self, const uint8_t* data, size_t size) except -1:
