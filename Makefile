@@ -99,12 +99,14 @@ system:
 	echo '#include <nghttp2/nghttp2.h>' | cc -E - >/dev/null 2>&1 || missing="$$missing libnghttp2-dev"; \
 	$(INSTALL)
 
-# Rivals and instruments: h2load, nghttpd, valgrind, and gRPC for C++. Tests that lack one are skipped and say so.
+# Rivals and instruments: h2load, nghttpd, valgrind, nginx, and gRPC for C++. Tests that lack one are skipped and say so.
+# Debian's nginx is also a service that it starts on port 80; the tests need only the program, so it may be stopped.
 tools: ## install what tests and benches compare and measure with
 	@missing=""; \
 	command -v h2load >/dev/null || missing="$$missing nghttp2-client"; \
 	command -v nghttpd >/dev/null || missing="$$missing nghttp2-server"; \
 	command -v valgrind >/dev/null || missing="$$missing valgrind libc6-dbg"; \
+	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$$missing nginx"; \
 	command -v c++ >/dev/null || missing="$$missing g++"; \
 	[ -e /usr/include/grpcpp/grpcpp.h ] || missing="$$missing libgrpc++-dev"; \
 	$(INSTALL)

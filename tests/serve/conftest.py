@@ -70,8 +70,9 @@ def launch(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """
     started: list[Server] = []
 
-    def start(path: Path, *flags: str, env: dict[str, str] | None = None) -> Server:
-        started.append(Server(path, tmp_path_factory.mktemp("server"), transport, (*UNLEARNT, *flags), env or {}))
+    def start(path: Path, *flags: str, env: dict[str, str] | None = None, grpc_port: int | None = None) -> Server:
+        folder = tmp_path_factory.mktemp("server")
+        started.append(Server(path, folder, transport, (*UNLEARNT, *flags), env or {}, grpc_port))
         return started[-1]
 
     yield start
@@ -83,8 +84,8 @@ def launch(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def server(launch: Callable[..., Server]) -> Callable[..., Server]:
     """Like `launch`, but the servers are ready."""
 
-    def start(path: Path, *flags: str, env: dict[str, str] | None = None) -> Server:
-        one = launch(path, *flags, env=env)
+    def start(path: Path, *flags: str, env: dict[str, str] | None = None, grpc_port: int | None = None) -> Server:
+        one = launch(path, *flags, env=env, grpc_port=grpc_port)
         one.wait_until_ready()
         return one
 

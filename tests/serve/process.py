@@ -40,10 +40,19 @@ CHANNEL_OPTIONS = (
 class Server:
     """One running server and the addresses it was told to use."""
 
-    def __init__(self, path: Path, folder: Path, transport: str, flags: tuple[str, ...], env: dict[str, str]) -> None:
-        """Start it, with output to files in `folder`; does not wait."""
+    def __init__(
+        self,
+        path: Path,
+        folder: Path,
+        transport: str,
+        flags: tuple[str, ...],
+        env: dict[str, str],
+        grpc_port: int | None = None,
+    ) -> None:
+        """Start it, on free ports if none is given, with output to files in `folder`; does not wait."""
         self.transport = transport
         self.grpc_port, self.http_port, self.metrics_port = free_ports(3)
+        self.grpc_port = grpc_port or self.grpc_port
         self.address = f"127.0.0.1:{self.grpc_port}"
         self._stdout, self._stderr = folder / "stdout", folder / "stderr"
         with ExitStack() as files:
