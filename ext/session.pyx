@@ -46,6 +46,11 @@ cdef int on_begin_frame(nghttp2_session* session, const nghttp2_frame_hd* head, 
             connection.frame_left = head.length
     if head.type == NGHTTP2_HEADERS:
         connection.unpaid_frames += connection.is_paused or connection.streams >= <int64_t>connection.hub.max_streams
+        if head.stream_id > connection.last_stream_id:
+            connection.skipped_from, connection.last_stream_id = connection.last_stream_id + 1, head.stream_id
+        elif connection.skipped_from <= head.stream_id < connection.last_stream_id:
+            # nghttp2 would let it pass, as it must what comes late for a stream that there has been.
+            nghttp2_session_terminate_session(session, NGHTTP2_PROTOCOL_ERROR)
     elif head.type != NGHTTP2_DATA or (head.length == 0 and not head.flags & NGHTTP2_FLAG_END_STREAM):
         connection.unpaid_frames += 1
     return 0 if connection.unpaid_frames <= connection.hub.max_unpaid_frames else NGHTTP2_ERR_CALLBACK_FAILURE
@@ -238,7 +243,6 @@ cdef class Session(Outlet):
         cdef Stream stream = Stream()
         stream.outlet, stream.id = self, stream_id
         stream.arrived_ns = self.headers_since_ns = self.received_ns
-        self.last_stream_id = stream_id
         Py_INCREF(stream)
         nghttp2_session_set_stream_user_data(self.session, stream_id, <void*>stream)
         stream.next_stream = self.first_stream

@@ -290,6 +290,35 @@ def test_frames_of_unknown_types_are_ignored() -> None:
     after(body)
 
 
+def test_a_stream_whose_number_was_skipped_closes_the_connection() -> None:
+    # Incremental HPACK state does not matter: these headers are literals without indexing.
+    block = b"".join(
+        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in (*PSEUDO, (":path", path("Echo")), *HEADERS)
+    )
+
+    async def body(one: Peer) -> None:
+        for stream in (1, 5, 3):
+            one.writer.write(frame(1, 5, stream, block))
+        assert await one.closed() == Codes.PROTOCOL_ERROR
+
+    after(body)
+
+
+def test_late_headers_of_a_stream_that_was_answered_are_let_pass() -> None:
+    async def body(one: Peer) -> None:
+        # The answer is a refusal and comes before the request ends; the client has not heard of it when it ends it.
+        for stream in (1, 3):
+            one.h2.get_next_available_stream_id()
+            one.h2.send_headers(stream, [*PSEUDO, (":path", path("Nothing")), *HEADERS])
+        await one.flush()
+        await one.until(lambda event: isinstance(event, h2.events.StreamReset) and event.stream_id == 3)
+        one.writer.write(frame(1, 5, 1, b"\x00\x01a\x01b"))
+        await one.answers_a_ping()
+
+    after(body)
+
+
 # --- the connection ------------------------------------------------------------------------------------
 
 
