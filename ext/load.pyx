@@ -71,6 +71,8 @@ cdef class Generator:
             raise ValueError("an interval, a limit and a timeout cannot be negative")
         if answers is not None and len(answers) != len(requests):
             raise ValueError(f"{len(answers)} lists of answers for {len(requests)} requests")
+        if answers is not None and not grpc:
+            raise ValueError("only answers of gRPC can be compared: others are no messages")
         self.own_headers(headers)
         self.own_requests(requests)
         if callbacks_new(&crowd.script.callbacks):

@@ -357,6 +357,8 @@ def test_a_load_that_makes_no_sense_is_refused() -> None:
         native.Generator(b"", (), (b"x",), connections=1, streams=1, interval_ns=-1.0)
     with refused("2 lists of answers for 1 requests"):
         native.Generator(b"", (), (b"x",), connections=1, streams=1, answers=((), ()))
+    with refused("only answers of gRPC"):
+        native.Generator(b"", (), (b"x",), connections=1, streams=1, answers=((),), grpc=False)
 
 
 def test_accepting_an_answer_to_no_request_is_refused() -> None:
