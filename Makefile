@@ -12,10 +12,12 @@ NATIVE_TESTS := $(patsubst %,tests/unit/test_%.py,\
   wire_parity bind bind_parameters queue batch queue_model gather_reply doorbell stats histogram load inline \
   native_calls native_ends native_frames native_housekeeping native_infer native_leaving native_tls)
 SERVE_FLAGS ?=
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= receive codec client
 # Some tools call others by name: cython-lint its checkers, the tests grpcurl.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help serve test test-unit test-serve test-interop test-asan test-long bench bench-check lint format docs debug release clean system tools
+.PHONY: help serve test test-unit test-serve test-interop test-asan test-long fuzz bench bench-check lint format docs debug release clean system tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,15 +37,25 @@ test-serve: $(VENV)/.dev ## the tests that talk to real server processes
 test-interop: $(VENV)/.dev tools ## the native transport against h2spec and against gRPC's clients for Go
 	$(BIN)/python -m pytest tests/interop
 
-test-asan: $(VENV)/.dev ## the unit tests of ext/ on a build with AddressSanitizer and UndefinedBehaviorSanitizer
+test-asan: $(VENV)/.dev ## the unit tests of ext/ and what fuzzing found, with AddressSanitizer and UndefinedBehaviorSanitizer
 	INFERD_SANITIZE=1 $(BIN)/python setup.py -q build --build-base build/asan --build-lib build/asan/lib
 	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
 	  $(BIN)/python -P -m pytest -o pythonpath="tests build/asan/lib" -p no:cacheprovider \
-	  --hypothesis-profile=sanitizers $(NATIVE_TESTS)
+	  --hypothesis-profile=sanitizers $(NATIVE_TESTS) tests/fuzz
 
 test-long: $(VENV)/.dev ## the tests that take minutes: memory over a million requests
 	$(BIN)/python -m pytest tests -m long
+
+fuzz: $(VENV)/.fuzz ## fuzz what reads bytes of strangers, FUZZ_SECONDS=60 for each of FUZZ_TARGETS
+	CC=clang INFERD_FUZZ=1 $(BIN)/python setup.py -q build --build-base build/fuzz --build-lib build/fuzz/lib
+	for target in $(FUZZ_TARGETS); do mkdir -p build/fuzz/$$target; \
+	  LD_PRELOAD=$$($(BIN)/python -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so ASAN_OPTIONS=detect_leaks=0 \
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=build/fuzz/lib \
+	  $(BIN)/python -P tests/fuzz/run.py $$target build/fuzz/$$target tests/fuzz/corpus/$$target \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=30 -rss_limit_mb=2048 -malloc_limit_mb=64 \
+	    -artifact_prefix=build/fuzz/$$target- -print_final_stats=1 || exit 1; \
+	done
 
 bench: $(VENV)/.dev tools ## inferd beside its peers on this machine; takes half an hour
 	$(BIN)/python -m bench compare
@@ -88,6 +100,11 @@ $(VENV)/.examples: $(VENV)/bin/python $(SOURCES)
 
 $(VENV)/.dev: $(VENV)/bin/python $(SOURCES)
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[bench,build,examples,verify,test,lint]'
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	@missing=""; command -v clang >/dev/null || missing="clang"; $(INSTALL)
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	@touch $@
 
 $(MODELS)/.built: $(VENV)/.examples examples/build_repository.py $(wildcard examples/churn/*.py)

@@ -4,6 +4,7 @@ Everything declarative is in pyproject.toml. Switches, read from the environment
 
   INFERD_DEBUG=1      bounds checks on, counters of live native objects (see ext/live.pxd)
   INFERD_SANITIZE=1   AddressSanitizer and UndefinedBehaviorSanitizer
+  INFERD_FUZZ=1       those, and for libFuzzer a count of every edge taken; needs CC=clang
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 DEBUG = os.environ.get("INFERD_DEBUG") == "1"
-SANITIZE = os.environ.get("INFERD_SANITIZE") == "1"
+FUZZ = os.environ.get("INFERD_FUZZ") == "1"
+SANITIZE = FUZZ or os.environ.get("INFERD_SANITIZE") == "1"
 # The native transport and the load runner; without the library everything else is built all the same.
 NEED_NGHTTP2 = {
     "client", "crowd", "handler", "h2", "header", "hub", "infer", "load", "options", "outlet", "session",
@@ -103,6 +105,11 @@ def extensions() -> list[Extension]:
     if SANITIZE:
         # Python builds with -fwrapv, which would make signed overflow nothing to report.
         flags += ["-fsanitize=address,undefined", "-fno-wrapv", "-fno-omit-frame-pointer"]
+    if FUZZ:
+        # Nothing to link: the library that is preloaded holds libFuzzer and both sanitizers. Cython adds 0 to NULL and
+        # calls methods by pointers of another type, as CPython does.
+        flags += ["-fsanitize=fuzzer-no-link", "-fno-sanitize=pointer-overflow,function"]
+    elif SANITIZE:
         link_flags += ["-fsanitize=address,undefined"]
     macros = [("INFERD_DEBUG", "1" if DEBUG or SANITIZE else "0")]
     sources = sorted((ROOT / "ext").glob("*.pyx"))

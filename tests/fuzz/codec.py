@@ -1,0 +1,128 @@
+"""The codec: bytes of a ModelInferRequest, read, bound, batched, gathered and answered.
+
+The first byte says what kind of model they meet; its inputs are those of the request itself. What protobuf's parser
+and the oracle say is what must come out.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+
+import numpy as np
+from handmade import NUMBERS, Spec, signature_of
+from oracle import lost_any_parameter
+from parity import MAX_ROWS, assert_bound_alike, assert_same
+
+from inferd._native import live
+from inferd._native.batch import Batch
+from inferd._native.bind import bind
+from inferd._native.gather import gather, strings
+from inferd._native.queue import BatchQueue
+from inferd._native.reply import OutputView, answer
+from inferd._native.signature import Signature
+from inferd._native.wire import Request, decode
+from inferd.errors import InvalidRequest, NotOffered
+from inferd.proto import inference_pb2 as pb
+
+BATCHED, FIXED, LENIENT, BROADCASTS, MISFIT, MANY_OUTPUTS = (1 << bit for bit in range(6))
+MEMBERS = 3
+
+
+def inputs_of(message: pb.ModelInferRequest, mode: int) -> dict[str, Spec]:
+    """The inputs of a model for a request like this one, or in one thing unlike it."""
+    found: dict[str, Spec] = {}
+    for tensor in message.inputs:
+        shape: Sequence[int] = [dim if mode & FIXED else -1 for dim in tensor.shape]
+        if mode & BATCHED:
+            if not shape:
+                continue
+            shape = [-1, *shape[1:]]
+        found[tensor.name] = (tensor.datatype if tensor.datatype in NUMBERS else "FP32", shape)
+    if mode & MISFIT and found:
+        name, (datatype, shape) = found.popitem()
+        found[name] = ("INT8" if datatype != "INT8" else "BYTES", shape)
+    return found
+
+
+def codec(data: bytes) -> None:
+    mode, body = data[:1] or b"\0", data[1:]
+    read = assert_same(body)
+    if read is None:
+        return
+    request, message = read
+    kind = mode[0]
+    inputs = inputs_of(message, kind)
+    batched = bool(kind & BATCHED)
+    if not kind & (LENIENT | BROADCASTS | MANY_OUTPUTS) and not lost_any_parameter(message):
+        assert_bound_alike(request, message, inputs, batched=batched)
+    names = [f"y{index}" for index in range(20)] if kind & MANY_OUTPUTS else ["y"]
+    signature = signature_of(
+        inputs,
+        {name: ("FP32", [-1, 2]) for name in names},
+        batched=batched,
+        max_rows=MAX_ROWS,
+        lenient=bool(kind & LENIENT),
+        broadcasts=bool(kind & BROADCASTS),
+    )
+    run(signature, body, message, list(inputs), names)
+
+
+def run(
+    signature: Signature, body: bytes, message: pb.ModelInferRequest, inputs: list[str], outputs: list[str]
+) -> None:
+    """Some copies of the request in a queue, and what a runner does with them."""
+    queue = BatchQueue(signature, batch_rows=2 * MAX_ROWS, max_queue_rows=1 << 40, max_queue_bytes=1 << 40)
+    requests = [decode(body) for _ in range(MEMBERS)]
+    try:
+        for request in requests:
+            bind(signature, request)
+            queue.put(request, 0)
+    except (InvalidRequest, NotOffered):
+        assert not queue.requests
+        return
+    answered: list[Request] = []
+    while batch := queue.take(1):
+        for index, name in enumerate(inputs):
+            check_gathered(batch, index, BYTES=message_datatype(message, name) == "BYTES")
+        rows = batch.rows if batch.rows <= 2 * MAX_ROWS else 1
+        result = np.arange(2 * rows, dtype="<f4")
+        view = OutputView(1, [rows, 2], address=result.ctypes.data, owner=result)
+        answer(batch, [view] * len(outputs))
+        answered += batch.members
+    assert answered == requests
+    wanted = {output.name for output in message.outputs} or set(outputs)
+    for request in requests:
+        told = pb.ModelInferResponse.FromString(request.answer)
+        assert told.id == message.id
+        assert [output.name for output in told.outputs] == [name for name in outputs if name in wanted]
+
+
+def message_datatype(message: pb.ModelInferRequest, name: str) -> str:
+    return next(tensor.datatype for tensor in message.inputs if tensor.name == name)
+
+
+def check_gathered(batch: Batch, index: int, *, BYTES: bool) -> None:
+    """The members' bytes lie one after the other, and their strings are what they say."""
+    expected = b"".join(request.tensor_bytes(index) for request in batch.members)
+    assert batch.input_nbytes(index) == len(expected)
+    memory = np.full(len(expected), 0xAA, np.uint8)
+    assert gather(batch, index, memory.ctypes.data, memory.size) == len(expected)
+    assert memory.tobytes() == expected
+    if BYTES:
+        packed = [text.encode() for text in strings(batch, index)]
+        assert b"".join(len(text).to_bytes(4, "little") + text for text in packed) == expected
+
+
+class Codec:
+    """The target."""
+
+    def __call__(self, data: bytes) -> None:
+        before = live.snapshot()
+        codec(data)
+        if live.snapshot() != before:
+            gc.collect()
+        assert live.snapshot() == before, f"left behind: {live.snapshot()}"
+
+    def close(self) -> None:
+        """Nothing is kept."""
