@@ -45,11 +45,12 @@ class Socket(asyncio.Transport):
         self.loop, self.connection = loop, connection
         self.received, self.written = bytearray(), bytearray()
         self.waiting = 0  # bytes that the client has not read
-        self.is_stalled = self.is_paused = self.is_lost = self._is_closing = False
+        self.unheard = b""  # what comes while the connection rests
+        self.is_stalled = self.is_paused = self.is_lost = self.is_deaf = self._is_closing = False
         connection.connection_made(self)
 
     def write(self, data: Any) -> None:
-        assert type(data) is bytes
+        assert type(data) in (bytes, memoryview)
         assert data, "nothing is written"
         assert not self.is_paused, "written although it was asked to pause"
         assert not self.connection.closing_ns, "written after the end"
@@ -61,6 +62,15 @@ class Socket(asyncio.Transport):
             if self.waiting > HIGH_WATER_BYTES:
                 self.is_paused = True
                 self.connection.pause_writing()
+
+    def pause_reading(self) -> None:
+        assert not self.is_deaf
+        self.is_deaf = True
+
+    def resume_reading(self) -> None:
+        self.is_deaf = False
+        data, self.unheard = self.unheard, b""
+        self._deliver(data)
 
     def stall(self) -> None:
         self.is_stalled = True
@@ -100,7 +110,13 @@ class Socket(asyncio.Transport):
         if kind is Kind.RECEIVE_COPY:
             self.connection.data_received(data)
             return
-        while data:
+        self._deliver(data)
+
+    def _deliver(self, data: bytes) -> None:
+        while data and not self.is_lost:
+            if self.is_deaf:
+                self.unheard += data
+                return
             buffer = self.connection.get_buffer(-1)
             part = data[: len(buffer)]
             buffer[: len(part)] = part
@@ -142,8 +158,14 @@ class Run:
         self.ahead_ns = 0  # of the real clock
         self.due_ns = 0
         self.hub = Hub(
-            self.server.methods, lambda path: None, loop.call_soon, self._on_deadline, lambda: None, **LIMITS
-        )  # fmt: skip
+            self.server.methods,
+            lambda path: None,
+            loop.call_soon,
+            lambda _, go_on: loop.call_soon(go_on),  # nobody waits for real here
+            self._on_deadline,
+            lambda: None,
+            **LIMITS,
+        )
         self.slots: list[Socket | None] = [None, None]
         self.gone: list[Socket] = []
 

@@ -222,6 +222,7 @@ async def windows_and_settings(talk: Talk) -> dict[int, str]:
     talk.h2.update_settings({Settings.MAX_FRAME_SIZE: 20_000, Settings.HEADER_TABLE_SIZE: 4096})
     talk.h2.update_settings({Settings.INITIAL_WINDOW_SIZE: 100_000, Settings.ENABLE_PUSH: 0})
     talk.h2.ping(b"12345678")
+    await talk.send()  # the library takes larger frames only in a read after that of the acknowledgement
     two = talk.call("Spread")
     talk.message(two, b"x" * 3000)
     await talk.send()

@@ -20,7 +20,7 @@ from inferd._native.stats import ModelStats
 from inferd._native.stream import Stream
 from inferd.errors import InferdError, NotReady, RunFailed, UnknownModel
 from inferd.rpc.boundary import trailing_metadata
-from inferd.rpc.native.compression import unpacked
+from inferd.rpc.native.compression import accepts, packed, unpacked
 from inferd.rpc.native.metadata import to_send
 
 MESSAGE_BYTES = 32768
@@ -76,13 +76,18 @@ def unpack(stream: Stream, body: bytes) -> bytes:
     return unpacked(body, stream.compression, MESSAGE_BYTES)
 
 
+def pack(stream: Stream, body: bytes) -> tuple[bytes, bytes] | None:
+    smaller = packed(body, "gzip") if accepts(stream.metadata(), "gzip") else None
+    return None if smaller is None else (smaller, b"gzip")
+
+
 class Model:
     """A model that answers with its input, whose runner is the input of the fuzzer."""
 
     def __init__(self) -> None:
         self.queue = BatchQueue(SIGNATURE, batch_rows=4, max_queue_rows=12, max_queue_bytes=8192)
         self.stats, self.unknown = ModelStats((1.0,), (1,)), ModelStats((1.0,), (1,))
-        self.method = InferMethod(self.find, self.unknown, trailers, unpack, 0)
+        self.method = InferMethod(self.find, self.unknown, trailers, unpack, pack, 0)
         self.other: int = 0
         self.running: list[Batch] = []
 
