@@ -7,15 +7,21 @@ from pathlib import Path
 import click
 
 from bench.goals import MEMORY, console, goals_table, read_comparison, read_growth
+from bench.markdown import pages
 from bench.tables import report
 
 
 @click.command()
 @click.argument("path", metavar="RESULT.json", type=click.Path(path_type=Path, dir_okay=False))
 @MEMORY
-def show(path: Path, memory_paths: tuple[Path, ...]) -> None:
+@click.option("--markdown", is_flag=True, help="As docs/benchmarks.md has it.")
+def show(path: Path, memory_paths: tuple[Path, ...], markdown: bool) -> None:
     """Print what `compare --json` has stored: all figures, all ratios, the goals."""
     found = read_comparison(path)
+    growths = [read_growth(one) for one in memory_paths]
+    if markdown:
+        click.echo(pages(found, growths))
+        return
     out = console()
     out.print(report(found))
-    out.print(goals_table(found, [read_growth(one) for one in memory_paths]))
+    out.print(goals_table(found, growths))

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from bench.goals import GOALS, Growth, goals, read_growth, verdicts
 from bench.ratios import ratio, ratios
 from bench.result import Comparison, Entrant, Kind, Turn, WorkFound
+from bench.show import show
 from inferd.bench.machine import this_machine
 from inferd.bench.result import Load
 from inferd.errors import StartError
@@ -145,3 +146,13 @@ def test_a_file_that_is_no_memory_run_is_refused_in_one_line(tmp_path: Path) -> 
     path.write_text('{"rss_first": 0, "rss_last": 1, "requests": 1, "transport": "grpcio"}')
     with pytest.raises(StartError, match=r"memory\.json is not what"):
         read_growth(path)
+
+
+def test_the_documentation_has_what_the_stored_comparison_says() -> None:
+    stored = Path(__file__).parents[2] / "bench" / "results"
+    newest = max(path for path in stored.glob("*.json") if "-memory" not in path.name and "-abuse" not in path.name)
+    memories = [f"--memory={path}" for path in sorted(stored.glob(f"{newest.stem}-memory-*.json"), reverse=True)]
+    done = CliRunner().invoke(show, [str(newest), *memories, "--markdown"], catch_exceptions=False)
+    assert done.exit_code == 0
+    page = (stored.parents[1] / "docs" / "benchmarks.md").read_text()
+    assert [line for line in done.output.splitlines() if line not in page.splitlines()] == []
