@@ -37,9 +37,10 @@ test-serve: $(VENV)/.dev ## the tests that talk to real server processes
 test-interop: $(VENV)/.dev tools ## the native transport against h2spec and against gRPC's clients for Go
 	$(BIN)/python -m pytest tests/interop
 
+# The library of C++ comes first too, or the sanitizer ends the process at the first exception that ONNX Runtime throws.
 test-asan: $(VENV)/.dev ## the unit tests of ext/ and what fuzzing found, with AddressSanitizer and UndefinedBehaviorSanitizer
 	INFERD_SANITIZE=1 $(BIN)/python setup.py -q build --build-base build/asan --build-lib build/asan/lib
-	LD_PRELOAD=$$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
 	  $(BIN)/python -P -m pytest -o pythonpath="tests build/asan/lib" -p no:cacheprovider \
 	  --hypothesis-profile=sanitizers $(NATIVE_TESTS) tests/fuzz
