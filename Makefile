@@ -53,7 +53,7 @@ fuzz: $(VENV)/.fuzz ## fuzz what reads bytes of strangers, FUZZ_SECONDS=60 for e
 	for target in $(FUZZ_TARGETS); do mkdir -p build/fuzz/$$target; \
 	  LD_PRELOAD=$$($(BIN)/python -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so ASAN_OPTIONS=detect_leaks=0 \
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=build/fuzz/lib \
-	  $(BIN)/python -P tests/fuzz/run.py $$target build/fuzz/$$target tests/fuzz/corpus/$$target \
+	  $(BIN)/python -P tests/fuzz/run.py --target=$$target build/fuzz/$$target tests/fuzz/corpus/$$target \
 	    -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=30 -rss_limit_mb=2048 -malloc_limit_mb=64 \
 	    -artifact_prefix=build/fuzz/$$target- -print_final_stats=1 || exit 1; \
 	done
