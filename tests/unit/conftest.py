@@ -10,7 +10,6 @@ from hypothesis import settings
 
 from inferd._native import live
 
-pytest.register_assert_rewrite("parity")  # what it compares is shown, as in a test
 settings.register_profile("inferd", deadline=None, print_blob=True)
 settings.register_profile("sanitizers", deadline=None, print_blob=True, max_examples=25, stateful_step_count=30)
 
