@@ -31,7 +31,11 @@ cdef enum:
     # From here on an answer's bytes are cheaper handed over where they are.
     LENT_BYTES = 32768
 
+    # Whom we leave so soon may come back as soon, and a connection is dearer to make than anything sent on it.
+    SHORT_LIFE_NS = 1000000000
+
 cdef double SUSPECT_REST_S = 0.05
+cdef double LINGER_S = 0.1
 
 # What a browser, a probe or curl without --http2-prior-knowledge gets.
 cdef bytes TEXT = b"This port speaks gRPC, which needs HTTP/2 from the start.\n"
@@ -234,9 +238,16 @@ cdef class Connection(Session):
         return 0
 
     def close(self) -> None:
-        """Close once everything written has left."""
+        """Close once everything written has left; if it was opened just now, a little later and unread until then."""
+        cdef bint is_first = self.closing_ns == 0
         self.closing_ns = self.closing_ns or monotonic_ns()
-        if self.transport is not None:
+        if self.transport is None:
+            return
+        if is_first and self.closing_ns - self.opened_ns < SHORT_LIFE_NS and not self.hub.is_leaving:
+            if not self.is_resting:
+                self.transport.pause_reading()
+            self.hub.call_later(LINGER_S, self.close)
+        else:
             self.transport.close()
 
     def abort(self) -> None:

@@ -10,35 +10,35 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
-from inferd import repository
 from inferd.banner import print_ready
 from inferd.config import Settings
-from inferd.cpus import split_threads, usable_cpus
 from inferd.device import CpuDevice
-from inferd.errors import InferdError, StartError
+from inferd.errors import StartError
 from inferd.health import RESERVED_NAMES, HealthBoard, Status
 from inferd.http.health import ModelState, health_app
 from inferd.http.metrics import metrics_app
 from inferd.http.server import HttpServer
 from inferd.inline import InlineRuns
-from inferd.loading import load
-from inferd.models import Event, Model, Models, State
-from inferd.repository import ModelDir
+from inferd.lifecycle import Lifecycle
+from inferd.loading import Loaded
+from inferd.models import Model, Models, State
 from inferd.rpc import reflection
 from inferd.rpc.health import HealthServicer
 from inferd.rpc.inference import SERVICE, InferenceService
+from inferd.rpc.repository import RepositoryControl
 from inferd.rpc.transport import Transport, open_transport
 from inferd.samples import sample_of
 from inferd.session import RUNTIME_VERSION
 from inferd.telemetry import logs
 from inferd.telemetry.metrics import BuildInfo, ModelSample, serving_registry
 from inferd.version import version
+from inferd.watch import Watch
 
 log = logging.getLogger("inferd")
 
@@ -77,8 +77,9 @@ class App:
         self.settings = settings
         self.board = HealthBoard()
         self.models = Models()
-        self.service = InferenceService(self.models, settings, version())
-        self.device = CpuDevice()
+        self.lifecycle = Lifecycle(settings, self.models, CpuDevice(), self._serve, self._changed)
+        control = RepositoryControl(self.lifecycle, settings.models.control_mode)
+        self.service = InferenceService(self.models, settings, version(), control)
         # A thread is still inside ONNX Runtime, which cannot be told to stop.
         self.left_behind = False
         self._stop = asyncio.Event()
@@ -87,31 +88,47 @@ class App:
 
     async def run(self) -> int:
         """Start, serve, drain, stop."""
-        assert self.settings.models.path is not None
-        found = repository.scan(self.settings.models.path)
-        if found.broken and self.settings.models.strict:
-            raise StartError(_broken([(one.name, one.reason) for one in found.broken]))
         loop = asyncio.get_running_loop()
         if self.settings.batching.inline_us:
             self._inline = InlineRuns(loop, self.settings.batching.inline_us * 1000)
         for number in (signal.SIGTERM, signal.SIGINT):
             # A second signal changes nothing: the drain is under way and has its own limit.
             loop.add_signal_handler(number, self._stop.set)
+        self.board.add_liveness_probe(self._dead_runner)
         # Before anybody can ask: a model that is still to be loaded is not an unknown one.
-        planned = self._plan(found)
+        self.lifecycle.plan()
         listeners = await self._listen()
         liveness = asyncio.create_task(self.board.run())
         try:
-            await self._load(planned)
-            if not self._stop.is_set():
+            if await self._unless_stopped(self.lifecycle.start()):
                 self._ready(listeners)
-                await self._stop.wait()
+                await self._unless_stopped(self._while_serving())
                 log.info("stopping", extra={"lame_duck_ms": self.settings.drain.lame_duck_ms})
+            else:
+                log.info("stopping while models load")
         finally:
             await self._drain(listeners)
             await liveness
         log.info("stopped")
         return 0
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether the work came to its end before somebody asked for that of the server. Raises what it raises."""
+        task, stopping = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+            return False
+        task.result()
+        return True
+
+    async def _while_serving(self) -> None:
+        if self.settings.models.control_mode == "poll":
+            await Watch(self.lifecycle, self.settings.models).run()
+        else:
+            await self._stop.wait()
 
     # --- start -----------------------------------------------------------------------------------------
 
@@ -142,62 +159,15 @@ class App:
             raise
         return listeners
 
-    def _plan(self, found: repository.Repository) -> list[tuple[ModelDir, list[Model]]]:
-        """What is to be loaded, known from now on and LOADING; what cannot be is FAILED."""
-        for broken in found.broken:
-            failed = Model(broken.name, 0, self._changed)
-            self.models.add(failed)
-            failed.fail(broken.reason)
-        return [(directory, self._versions(directory)) for directory in found.models]
-
-    def _versions(self, directory: ModelDir) -> list[Model]:
-        versions = [Model(directory.decl.name, one.version, self._changed) for one in directory.versions]
-        for model in versions:
-            self.models.add(model)
-            self._changed(model)
-        return versions
-
-    async def _load(self, planned: list[tuple[ModelDir, list[Model]]]) -> None:
-        """Load every model, one after the other and off the loop. Raises StartError on the first failure if strict."""
-        instances = sum(len(versions) * directory.decl.instance_count for directory, versions in planned)
-        cpus = self.settings.threads.cpus or usable_cpus()
-        threads = split_threads(cpus, max(instances, 1))
-        for directory, versions in planned:
-            for version_dir, model in zip(directory.versions, versions, strict=True):
-                if self._stop.is_set():
-                    return
-                await self._load_one(directory, version_dir, model, threads)
-
-    async def _load_one(
-        self, directory: ModelDir, version_dir: repository.VersionDir, model: Model, threads: int
-    ) -> None:
-        loading = asyncio.create_task(
-            asyncio.to_thread(load, directory.decl, version_dir, self.settings, threads, self.device)
-        )
-        stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not loading.done():
-            log.info("stopping while a model loads", extra={"model": model.name, "version": model.version})
-            self.left_behind = True
-            return
-        try:
-            loaded = loading.result()
-        except InferdError as failure:
-            if self.settings.models.strict:
-                raise StartError(_broken([(f"{model.name}/{model.version}", str(failure))])) from failure
-            model.fail(str(failure))
-            return
-        for warning in loaded.warnings:
-            log.warning(warning, extra={"model": model.name, "version": model.version})
+    def _serve(self, model: Model, loaded: Loaded) -> None:
+        """Have a model answer."""
         assert self._transport is not None
         model.serve(loaded, self.settings, asyncio.get_running_loop(), self._transport.settle, self._inline)
-        for runner in model.runners:
-            self.board.add_liveness_probe(runner.death_reason)
 
     def _ready(self, listeners: Listeners) -> None:
         """Say so, to health checks first and then to whoever looks at the output."""
-        if not any(model.state is State.READY for model in self.models.all()):
+        is_fixed = self.settings.models.control_mode == "none"
+        if is_fixed and not any(model.state is State.READY for model in self.models.all()):
             raise StartError("no model could be loaded; the log has the reason for each")
         # What lives as long as the server is not looked through again by each garbage collection.
         gc.collect()
@@ -225,10 +195,23 @@ class App:
             )
         if model.name in RESERVED_NAMES:
             return  # refused for its very name
-        status = Status.SERVING if model.state is State.READY else Status.NOT_SERVING
-        self.board.set(f"{model.name}/{model.version}", status)
-        any_ready = any(one.state is State.READY for one in self.models.versions(model.name))
-        self.board.set(model.name, Status.SERVING if any_ready else Status.NOT_SERVING)
+        current = self.models.get(model.name, model.version)
+        versions = self.models.versions(model.name)
+        if current is None:
+            self.board.remove(f"{model.name}/{model.version}")
+        else:
+            status = Status.SERVING if current.state is State.READY else Status.NOT_SERVING
+            self.board.set(f"{model.name}/{model.version}", status)
+        if not versions:
+            self.board.remove(model.name)
+        else:
+            any_ready = any(one.state is State.READY for one in versions)
+            self.board.set(model.name, Status.SERVING if any_ready else Status.NOT_SERVING)
+
+    def _dead_runner(self) -> str | None:
+        """Why a model will never answer anything again; None if all may."""
+        reasons = (runner.death_reason() for model in self.models.all() for runner in model.runners)
+        return next((reason for reason in reasons if reason is not None), None)
 
     def _model_states(self) -> Iterable[ModelState]:
         return [ModelState(one.name, str(one.version), one.state.name, one.reason) for one in self.models.all()]
@@ -249,22 +232,9 @@ class App:
         end_s = time.monotonic() + self.settings.drain.grace_ms / 1000
         # What crosses with the news is still answered: clients that heed it see no call refused.
         await listeners.grpc.leave(min(self.settings.drain.grace_ms / 1000, LEAVE_S))
-        for model in self.models.all():
-            # From now on requests are refused, and queued ones leave without waiting for company.
-            if model.state in (State.READY, State.LOADING, State.FAILED):
-                model.retire()
+        # From now on requests are refused, and queued ones leave without waiting for company.
+        self.lifecycle.stop()
         self.board.close()
         await listeners.grpc.stop(max(end_s - time.monotonic(), 0.0))
-        for model in self.models.all():
-            if not await asyncio.to_thread(model.join, max(end_s - time.monotonic(), RUNNER_END_S)):
-                log.error("a runner did not finish in time", extra={"model": model.name, "version": model.version})
-                self.left_behind = True
-            elif model.state is State.DRAINING:
-                model.advance(Event.EMPTIED)
+        self.left_behind = not await self.lifecycle.ended(max(end_s - time.monotonic(), RUNNER_END_S))
         await asyncio.gather(*(server.stop(1.0) for server in listeners.http))
-
-
-def _broken(reasons: list[tuple[str, str]]) -> str:
-    """One line that names every model at fault."""
-    listed = "; ".join(f"model '{name}': {reason}" for name, reason in reasons)
-    return f"{listed} (serve the others with --models-strict false)"

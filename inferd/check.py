@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
-from inferd import repository
 from inferd.banner import tensors
 from inferd.config import Settings
 from inferd.cpus import split_threads, usable_cpus
@@ -17,6 +16,7 @@ from inferd.device import CpuDevice
 from inferd.errors import InferdError, StartError
 from inferd.loading import REPORTED_ROWS, Loaded, load
 from inferd.pace import Pace
+from inferd.repository import ModelDir, Reader, VersionDir, digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Finding:
 def check(path: Path, settings: Settings, out_json: bool, stream: TextIO | None = None) -> int:
     """Report on every model at `path`; 0 if all can be served. Raises StartError naming those that cannot."""
     out = stream if stream is not None else sys.stdout
-    found = repository.scan(path)
+    found = Reader(path, follow_links=settings.models.follow_links).scan()
     instances = sum(len(model.versions) * model.decl.instance_count for model in found.models)
     threads = split_threads(settings.threads.cpus or usable_cpus(), max(instances, 1))
     findings = [Finding(one.name, 0, error=one.reason) for one in found.broken]
@@ -66,7 +66,7 @@ def check(path: Path, settings: Settings, out_json: bool, stream: TextIO | None 
     return 0
 
 
-def _examine(model: repository.ModelDir, version: repository.VersionDir, settings: Settings, threads: int) -> Finding:
+def _examine(model: ModelDir, version: VersionDir, settings: Settings, threads: int) -> Finding:
     name = model.decl.name
     try:
         loaded = load(model.decl, version, settings, threads, CpuDevice())
@@ -75,7 +75,7 @@ def _examine(model: repository.ModelDir, version: repository.VersionDir, setting
     return Finding(
         name,
         version.version,
-        sha256=repository.digest(version.model_path),
+        sha256=digest(version.model_path),
         inputs=tensors(loaded.session.inputs) or "none",
         outputs=tensors(loaded.session.outputs),
         batched=loaded.signature.batched,

@@ -120,14 +120,21 @@ def _parameter(leaf: Leaf) -> str:
 
 
 def _option(leaf: Leaf) -> click.Option:
-    from inferd.config import shown
+    from inferd.config import FLAGS_ELSEWHERE, shown
 
     # Values stay text here, so that a wrong one is refused in the same words wherever it comes from.
     return click.Option(
-        [leaf.flag, _parameter(leaf)],
+        [leaf.flag, *(flag for flag, path in FLAGS_ELSEWHERE.items() if path == leaf.path), _parameter(leaf)],
         metavar="VALUE",
+        multiple=leaf.path == "models.load",
+        callback=_joined,
         help=f"{leaf.description} [{leaf.expected}; {shown(leaf.default)}]",
     )
+
+
+def _joined(context: click.Context, option: click.Parameter, value: str | tuple[str, ...] | None) -> str | None:
+    """A flag that was given more than once is a list, and one that was not given at all is None."""
+    return (",".join(value) or None) if isinstance(value, tuple) else value
 
 
 def _serve(path: str | None, flags: dict[str, str | None], print_config: bool) -> int:

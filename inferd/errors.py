@@ -66,6 +66,12 @@ class NotOffered(InferdError):
     code = Code.UNIMPLEMENTED
 
 
+class NotAllowed(InferdError):
+    """The server was not started in a way that allows this."""
+
+    code = Code.FAILED_PRECONDITION
+
+
 class InputRefused(InferdError):
     """The model itself refused the values of this one request; its batch neighbours are unharmed."""
 

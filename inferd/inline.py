@@ -28,11 +28,11 @@ class InlineRuns:
 
     def add(
         self, queue: BatchQueue, doorbell: Doorbell, instance: Instance, settle: Callable[[list[Request]], None]
-    ) -> LoopBell:
-        """Whose ringing has the queue's batches run here if they are short, and rings `doorbell` if they are not."""
+    ) -> InlineRunner:
+        """Have the queue's batches run here, when its bell is rung, if they are short; else `doorbell` is rung."""
         runner = InlineRunner(queue, doorbell, instance, settle)
         runner.bell = LoopBell(lambda: self._plan(runner))
-        return runner.bell
+        return runner
 
     def _plan(self, runner: InlineRunner) -> None:
         if not self._due:
@@ -60,7 +60,12 @@ class InlineRunner:
         self, queue: BatchQueue, doorbell: Doorbell, instance: Instance, settle: Callable[[list[Request]], None]
     ) -> None:
         self.doorbell = doorbell
-        self._queue, self._instance, self._settle = queue, instance, settle
+        self._queue, self._settle = queue, settle
+        self._instance: Instance | None = instance
+
+    def close(self) -> None:
+        """Let go of the session. The bell may still be rung and changes nothing, as the queue is closed and empty."""
+        self._instance = None
 
     def step(self, now_ns: int, end_ns: int) -> int:
         """Run short batches as long as they come next, until `end_ns`; the time after them.
@@ -72,7 +77,7 @@ class InlineRunner:
             self._settle(late)
         while now_ns < end_ns:
             batch = self._queue.take_short(now_ns)
-            if batch is None:
+            if batch is None or self._instance is None:
                 if self._queue.requests:
                     self.doorbell.ring()
                 return now_ns

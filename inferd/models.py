@@ -16,7 +16,7 @@ from inferd._native.stats import ModelStats
 from inferd._native.wire import Request
 from inferd.config import Settings
 from inferd.errors import DeadlineExceeded, Internal, ModelFailed, NotReady, UnknownModel
-from inferd.inline import InlineRuns
+from inferd.inline import InlineRunner, InlineRuns
 from inferd.instance import START_ROWS, Instance, Paces
 from inferd.loading import Loaded
 from inferd.repository.scan import VERSION
@@ -81,18 +81,30 @@ class Model:
     Everything here belongs to the loop thread, except that runners take from the queue on theirs.
     """
 
-    def __init__(self, name: str, version: int, on_change: Callable[[Model], None]) -> None:
-        """A model that is being loaded; `on_change` is called after each change of state."""
-        self.name, self.version = name, version
+    def __init__(
+        self,
+        name: str,
+        version: int,
+        on_change: Callable[[Model], None],
+        *,
+        content: str = "",
+        stats: ModelStats | None = None,
+    ) -> None:
+        """A model that is being loaded; `on_change` is called after each change of state.
+
+        `content` is what its folder held (see VersionDir); `stats` are those of the one whose place it takes.
+        """
+        self.name, self.version, self.content = name, version, content
         self.state = State.LOADING
         self.reason = ""
         self.loaded: Loaded | None = None
-        self.stats = ModelStats(SECONDS_BOUNDS, ROWS_BOUNDS)
+        self.stats = stats if stats is not None else ModelStats(SECONDS_BOUNDS, ROWS_BOUNDS)
         self.queue: BatchQueue | None = None
         self.paces: Paces | None = None
         self.runners: tuple[Runner, ...] = ()
         self.doorbell = Doorbell()
         self.bell: Bell = self.doorbell  # what is rung for each request
+        self._inline: InlineRunner | None = None
         self._on_change = on_change
 
     def advance(self, event: Event) -> None:
@@ -151,7 +163,8 @@ class Model:
         )
         if inline is not None:
             own = Instance(self.queue, Slot(loaded.session), self.paces, self.stats)
-            self.bell = inline.add(self.queue, self.doorbell, own, lambda requests: settle(requests, self.stats))
+            self._inline = inline.add(self.queue, self.doorbell, own, lambda requests: settle(requests, self.stats))
+            self.bell = self._inline.bell
         for runner in self.runners:
             runner.start()
         self.advance(Event.LOADED)
@@ -174,12 +187,13 @@ class Model:
 
     async def infer(self, request: Request) -> bytes:
         """Queue a bound request and wait for its answer. Cancelling this call takes the request out of the queue."""
-        assert self.queue is not None
+        queue, bell = self.queue, self.bell  # when the answer is here they may be gone
+        assert queue is not None
         loop = asyncio.get_running_loop()
         request.completion = loop.create_future()
         now_ns = time.monotonic_ns()
-        self.queue.put(request, now_ns)
-        self.bell.ring()
+        queue.put(request, now_ns)
+        bell.ring()
         timeout_s = (request.deadline_ns - now_ns) * 1e-9 if request.deadline_ns else None
         try:
             async with asyncio.timeout(timeout_s):
@@ -189,7 +203,7 @@ class Model:
                 f"the deadline passed while model '{self.name}' was working on the request"
             ) from None
         finally:
-            self.queue.drop(request)  # only if it is still there: the caller has gone
+            queue.drop(request)  # only if it is still there: the caller has gone
             request.completion = None  # it refers to this frame's task
         if request.error is not None:
             raise request.error
@@ -203,10 +217,18 @@ class Model:
             self.queue.close()
             self.doorbell.ring()
 
-    def join(self, timeout_s: float) -> bool:
-        """Wait for the runners to end, off the loop; False if one has not."""
-        end = time.monotonic() + timeout_s
-        return all(runner.join(max(end - time.monotonic(), 0)) for runner in self.runners)
+    @property
+    def has_ended(self) -> bool:
+        """Nothing runs any more, and nothing will: what was queued when it was retired is answered."""
+        return all(runner.has_ended for runner in self.runners)
+
+    def release(self) -> None:
+        """Give back the session's memory once it has ended, even while somebody still holds this object."""
+        self.advance(Event.EMPTIED)
+        if self._inline is not None:
+            self._inline.close()
+        self.loaded = self.queue = self.paces = self._inline = None
+        self.bell, self.runners = self.doorbell, ()
 
 
 class Models:
@@ -217,8 +239,19 @@ class Models:
         self._by_name: dict[str, dict[int, Model]] = {}
 
     def add(self, model: Model) -> None:
-        """Make a model version known, in whatever state it is."""
+        """Make a model version known, in whatever state it is. It takes the place of one that is known already."""
         self._by_name.setdefault(model.name, {})[model.version] = model
+
+    def remove(self, model: Model) -> None:
+        """Forget a model version, unless another has taken its place."""
+        if self.get(model.name, model.version) is model:
+            del self._by_name[model.name][model.version]
+            if not self._by_name[model.name]:
+                del self._by_name[model.name]
+
+    def get(self, name: str, version: int) -> Model | None:
+        """The model version of that name and number, if it is known."""
+        return self._by_name.get(name, {}).get(version)
 
     def all(self) -> list[Model]:
         """Every known version, by name and then by version."""

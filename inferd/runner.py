@@ -33,10 +33,10 @@ class Runner:
         """Start the thread."""
         self._thread.start()
 
-    def join(self, timeout_s: float) -> bool:
-        """Wait for the thread to end, which it does once the queue is closed and empty; False if it has not."""
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+    @property
+    def has_ended(self) -> bool:
+        """The thread has ended, as it does once the queue is closed and empty."""
+        return self._thread.ident is not None and not self._thread.is_alive()
 
     def death_reason(self) -> str | None:
         """Why this runner will never run anything again; None while it may."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inferd.config.leaves import Leaf, leaves, sections, shown
+from inferd.config.names import FLAGS_ELSEWHERE
 from inferd.config.settings import (
     Batching,
     Drain,
@@ -19,6 +20,7 @@ from inferd.config.settings import (
 from inferd.config.sources import Loaded, load, unknown_flag
 
 __all__ = [
+    "FLAGS_ELSEWHERE",
     "Batching",
     "Drain",
     "Grpc",

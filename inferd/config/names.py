@@ -28,6 +28,17 @@ NOT_BUILT: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+FLAGS_ELSEWHERE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "--model-repository": "models.path",
+        "--model-store": "models.path",
+        "--model-control-mode": "models.control_mode",
+        "--load-model": "models.load",
+    }
+)
+"""Flags of tritonserver that are taken as they are; --load-model as often as there are models."""
+
+
 @dataclass(frozen=True, slots=True)
 class ElsewhereName:
     """What a setting is called in the manifests of other model servers."""

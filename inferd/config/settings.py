@@ -53,11 +53,19 @@ def _bare_host(value: str) -> str:
     return value
 
 
+def _as_names(value: str) -> str:
+    names = [name.strip() for name in value.split(",")]
+    if value and (not all(names) or ("*" in names and len(names) > 1)):
+        raise ValueError("not a list of names")
+    return ",".join(names)
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 ModelPath = Annotated[Path, BeforeValidator(_as_path), Expects("path")]
 SocketPath = Annotated[
     Path, BeforeValidator(_as_path), AfterValidator(_short_path), Expects("path of at most 107 bytes")
 ]
+ModelNames = Annotated[str, AfterValidator(_as_names), Expects("names with commas between them, or *")]
 Host = Annotated[
     str, Field(min_length=1), AfterValidator(_bare_host), Expects("IP address or host name, without a port")
 ]
@@ -168,6 +176,43 @@ class Models(Section):
     strict: bool = Field(
         default=True,
         description="Refuse to start when a model fails to load; false serves the others without it.",
+    )
+    control_mode: Literal["none", "poll", "explicit"] = Field(
+        default="none",
+        description="Who decides what is served while the server runs: nobody; poll, the repository, which is watched; "
+        "or explicit, clients with RepositoryModelLoad and RepositoryModelUnload.",
+    )
+    load: ModelNames = Field(
+        default="",
+        description="What to load at the start with control_mode explicit: names with commas between, or * for all.",
+    )
+    settle_ms: int = Field(
+        default=SECOND_MS,
+        ge=0,
+        le=HOUR_MS,
+        description="With control_mode poll: a model is loaded once its files have not changed for so long.",
+    )
+    rescan_ms: int = Field(
+        default=60 * SECOND_MS,
+        ge=0,
+        le=24 * HOUR_MS,
+        description="With control_mode poll: how often to look without being told of a change, which network file "
+        "systems do not tell; 0 never looks.",
+    )
+    load_timeout_ms: int = Field(
+        default=600 * SECOND_MS,
+        ge=0,
+        le=24 * HOUR_MS,
+        description="How long one version may take to load and warm up before it counts as failed; 0 waits for ever.",
+    )
+    trial: bool = Field(
+        default=False,
+        description="Have another process load each version first, so that a file which crashes ONNX Runtime crashes "
+        "that one; costs the time and memory of a second load.",
+    )
+    follow_links: bool = Field(
+        default=False,
+        description="Follow links in the repository, to places inside of it; false refuses models with links.",
     )
 
 
@@ -297,6 +342,12 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
             yield (owner[port], path), f"{owner[port]} and {path} are both {port}"
         owner[port] = path
 
+    if settings.models.load and settings.models.control_mode != "explicit":
+        yield (
+            ("models.load", "models.control_mode"),
+            f"models.load names what to load, which only models.control_mode explicit asks for, "
+            f"not {settings.models.control_mode}",
+        )
     batching, inference = settings.batching, settings.inference
     if batching.max_queue_rows < batching.max_batch_size:
         yield (

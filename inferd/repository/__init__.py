@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from inferd.repository.config import BatchingDecl, ModelDecl, TensorDecl, declare, parse
-from inferd.repository.scan import BrokenModel, ModelDir, Repository, VersionDir, digest, scan
+from inferd.repository.overrides import Override
+from inferd.repository.scan import BrokenModel, ModelDir, Reader, Repository, VersionDir, digest
 
 __all__ = [
     "BatchingDecl",
     "BrokenModel",
     "ModelDecl",
     "ModelDir",
+    "Override",
+    "Reader",
     "Repository",
     "TensorDecl",
     "VersionDir",
     "declare",
     "digest",
     "parse",
-    "scan",
 ]

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inferd.errors import RepositoryError
 from inferd.health import RESERVED_NAMES
+from inferd.proto.model_config_pb2 import ModelConfig
 from inferd.repository.config import CONFIG_FILE, MODEL_FILE, ModelDecl, declare, parse, selected
+from inferd.repository.content import content_of
 
 NAME_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}"
 NAME = re.compile(NAME_PATTERN)
@@ -28,11 +30,15 @@ NOT_MODELS = frozenset({"lost+found"})
 
 @dataclass(frozen=True, slots=True)
 class VersionDir:
-    """One version on disk: its folder, with links resolved, and the file in it to open."""
+    """One version on disk: its folder, with links resolved, and the file in it to open.
+
+    `content` differs once anything that a load reads was written anew.
+    """
 
     version: int
     path: Path
     model_path: Path
+    content: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +65,93 @@ class Repository:
     broken: tuple[BrokenModel, ...]
 
 
-def scan(path: Path) -> Repository:
-    """Look at a model repository, or at a single .onnx file, and say what can be served from it.
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How a path is looked at: `path` is a model repository or a single .onnx file.
 
-    Raises RepositoryError when there is no model at all, or when the single file cannot be served.
+    Links in a repository are refused unless `follow_links` says that they may lead anywhere inside of it. With
+    `may_be_empty` a repository without a model is none too few.
     """
-    try:
-        if path.is_dir():
-            return _scan_folder(path.resolve())
-        if path.is_file():
-            return Repository(models=(_single(path),), broken=())
-    except OSError as exc:
-        raise RepositoryError(_os_reason(exc)) from exc
-    raise RepositoryError(f"{path}: no such file or folder; give a model repository or an .onnx file")
+
+    path: Path
+    follow_links: bool = False
+    may_be_empty: bool = False
+
+    def scan(self) -> Repository:
+        """Say what can be served.
+
+        Raises RepositoryError when there is no model at all, or when the single file cannot be served.
+        """
+        try:
+            if self.path.is_dir():
+                return self._scan_folder(self.path.resolve())
+            if self.path.is_file():
+                return Repository(models=(_single(self.path),), broken=())
+        except OSError as exc:
+            raise RepositoryError(_os_reason(exc)) from exc
+        raise RepositoryError(f"{self.path}: no such file or folder; give a model repository or an .onnx file")
+
+    def find(self, name: str, config: ModelConfig | None = None) -> ModelDir | BrokenModel | None:
+        """Look at one model; `config` stands in for its config.pbtxt. None if there is no folder of that name."""
+        if not self.path.is_dir():
+            found = [model for model in self.scan().models if model.decl.name == name]
+            return found[0] if found else None
+        root = self.path.resolve()
+        if not NAME.fullmatch(name) or not _is_folder(root / name):
+            return None
+        return self._model(root, name, config)
+
+    def names(self) -> list[str]:
+        """The names of all model folders, served or not. Raises RepositoryError."""
+        if not self.path.is_dir():
+            return [model.decl.name for model in self.scan().models]
+        try:
+            return [name for name in _folders(self.path.resolve()) if NAME.fullmatch(name)]
+        except OSError as exc:
+            raise RepositoryError(_os_reason(exc)) from exc
+
+    def _scan_folder(self, root: Path) -> Repository:
+        folders = _folders(root)
+        if folders or not self.may_be_empty:
+            _check_is_repository(root, folders)
+        looked_at = [self._model(root, name, None) for name in folders]
+        return Repository(
+            tuple(one for one in looked_at if isinstance(one, ModelDir)),
+            tuple(one for one in looked_at if isinstance(one, BrokenModel)),
+        )
+
+    def _model(self, root: Path, name: str, config: ModelConfig | None) -> ModelDir | BrokenModel:
+        try:
+            return _model(Root(root, self.follow_links), name, config)
+        except RepositoryError as exc:
+            return BrokenModel(_printable(name), str(exc))
+        except OSError as exc:
+            return BrokenModel(_printable(name), _os_reason(exc))
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A repository's folder, with links to it resolved, and whether links in it are followed."""
+
+    path: Path
+    follow_links: bool
+
+    def inside(self, path: Path) -> Path:
+        """The path with links resolved, which lead nowhere out of the repository. Raises RepositoryError."""
+        try:
+            real = path.resolve(strict=True)
+        except FileNotFoundError as exc:
+            raise RepositoryError(f"{path} leads nowhere: {exc.filename} does not exist") from None
+        except RuntimeError:  # Python before 3.13, for links in a circle
+            raise RepositoryError(f"{path} is a link in a circle") from None
+        if not real.is_relative_to(self.path):
+            raise RepositoryError(f"{path} leads out of the repository, to {real}; put a copy inside {self.path}")
+        if path.is_symlink() and not self.follow_links:
+            raise RepositoryError(
+                f"{path} is a link; put what it leads to in its place, or have links inside the repository followed "
+                "with --models-follow-links true"
+            )
+        return real
 
 
 def digest(path: Path) -> str:
@@ -80,24 +160,14 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _scan_folder(root: Path) -> Repository:
+def _folders(root: Path) -> list[str]:
     entries = sorted(entry.name for entry in os.scandir(root) if not entry.name.startswith("."))
-    folders = [name for name in entries if _is_folder(root / name) and name not in NOT_MODELS]
-    _check_is_repository(root, entries, folders)
-    models: list[ModelDir] = []
-    broken: list[BrokenModel] = []
-    for name in folders:
-        try:
-            models.append(_model(root / name, root))
-        except RepositoryError as exc:
-            broken.append(BrokenModel(_printable(name), str(exc)))
-        except OSError as exc:
-            broken.append(BrokenModel(_printable(name), _os_reason(exc)))
-    return Repository(tuple(models), tuple(broken))
+    return [name for name in entries if _is_folder(root / name) and name not in NOT_MODELS]
 
 
-def _check_is_repository(root: Path, entries: list[str], folders: list[str]) -> None:
+def _check_is_repository(root: Path, folders: list[str]) -> None:
     """Tell the three folders that are often given in a repository's place from an empty repository."""
+    entries = sorted(entry.name for entry in os.scandir(root) if not entry.name.startswith("."))
     example = root / "my_model" / "1" / MODEL_FILE
     files = [name for name in entries if name not in folders]
     versions = [name for name in folders if VERSION.fullmatch(name)]
@@ -118,14 +188,14 @@ def _is_folder(path: Path) -> bool:
     return os.path.isdir(path) or (os.path.islink(path) and not os.path.exists(path))
 
 
-def _model(folder: Path, root: Path) -> ModelDir:
-    name = folder.name
+def _model(root: Root, name: str, config: ModelConfig | None) -> ModelDir:
+    folder = root.path / name
     if not NAME.fullmatch(name):
         raise RepositoryError(f"{name!r} is not a model name; one matches {NAME_PATTERN}: rename the folder")
     if name in RESERVED_NAMES:
         raise RepositoryError(f"{name!r} is a name of the server's own health checks: rename the folder")
-    home = _inside(folder, root)
-    decl = _declared(home, root, name)
+    home = root.inside(folder)
+    decl = _declared(home, root, name) if config is None else declare(config, name)
     found, folder_warnings = _versions(home)
     if not found:
         raise RepositoryError(f"{folder} has no version: {LAYOUT} {folder / '1' / MODEL_FILE}")
@@ -133,15 +203,17 @@ def _model(folder: Path, root: Path) -> ModelDir:
     if not chosen:
         there = ", ".join(map(str, found))
         raise RepositoryError(f"{CONFIG_FILE}: version_policy selects none of the versions on disk ({there})")
-    versions = tuple(_version(home, version, decl.model_file, root) for version in chosen)
+    # What all versions share: config.pbtxt, labels, data for the warm-up.
+    beside = content_of(str(config), *(home / entry for entry in sorted(os.listdir(home)) if not entry.isdecimal()))
+    versions = tuple(_version(home, version, decl.model_file, root, beside) for version in chosen)
     return ModelDir(replace(decl, warnings=(*decl.warnings, *policy_warnings, *folder_warnings)), versions)
 
 
-def _declared(home: Path, root: Path, name: str) -> ModelDecl:
+def _declared(home: Path, root: Root, name: str) -> ModelDecl:
     path = home / CONFIG_FILE
     if not os.path.lexists(path):
         return ModelDecl(name)
-    real = _inside(path, root)
+    real = root.inside(path)
     if not real.is_file():
         raise RepositoryError(f"{path} is not a regular file")
     if real.stat().st_size > LARGEST_CONFIG_BYTES:
@@ -167,18 +239,19 @@ def _versions(home: Path) -> tuple[list[int], list[str]]:
     return sorted(found), warnings
 
 
-def _version(home: Path, version: int, model_file: str, root: Path) -> VersionDir:
-    folder = _inside(home / str(version), root)
+def _version(home: Path, version: int, model_file: str, root: Root, beside: str) -> VersionDir:
+    folder = root.inside(home / str(version))
     model_path = folder / model_file
     if not os.path.lexists(model_path):
         others = sorted(_printable(other.name) for other in folder.glob("*.onnx"))
         hint = f"; it has {', '.join(others)}: rename it, or set default_model_filename" if others else ""
         raise RepositoryError(f"version {version} has no {model_file}{hint}")
-    if _inside(model_path, root).is_dir():
+    if root.inside(model_path).is_dir():
         # Triton's layout for weights in many files: the folder has the model file's name.
         model_path = model_path / MODEL_FILE
-    _check_model_file(_inside(model_path, root))
-    return VersionDir(version, folder, model_path)
+    _check_model_file(root.inside(model_path))
+    _check_beside(folder, root)
+    return VersionDir(version, folder, model_path, content_of(beside, folder))
 
 
 def _single(path: Path) -> ModelDir:
@@ -196,7 +269,7 @@ def _single(path: Path) -> ModelDir:
             repository = folder.parent.parent
             warnings = (f"{CONFIG_FILE} is not read for a single file; serve {repository} to have it read",)
     decl = ModelDecl(name, model_file=path.name, warnings=warnings)
-    return ModelDir(decl, (VersionDir(version, folder, path),))
+    return ModelDir(decl, (VersionDir(version, folder, path, content_of(path)),))
 
 
 def _valid_name(stem: str) -> str:
@@ -211,17 +284,12 @@ def _check_model_file(path: Path) -> None:
         raise RepositoryError(f"{path} is an empty file")
 
 
-def _inside(path: Path, root: Path) -> Path:
-    """The path with links resolved. Links may lead anywhere in the repository, and nowhere else."""
-    try:
-        real = path.resolve(strict=True)
-    except FileNotFoundError as exc:
-        raise RepositoryError(f"{path} leads nowhere: {exc.filename} does not exist") from None
-    except RuntimeError:  # Python before 3.13, for links in a circle
-        raise RepositoryError(f"{path} is a link in a circle") from None
-    if not real.is_relative_to(root):
-        raise RepositoryError(f"{path} leads out of the repository, to {real}; put a copy inside {root}")
-    return real
+def _check_beside(folder: Path, root: Root) -> None:
+    """Weights in files of their own may be links as little as the model file may."""
+    for where, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if os.path.islink(os.path.join(where, name)):
+                root.inside(Path(where, name))
 
 
 def _printable(name: str) -> str:

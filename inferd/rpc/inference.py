@@ -22,18 +22,22 @@ from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Models, State
 from inferd.proto import inference_pb2 as pb
 from inferd.rpc.boundary import Context, Handler, guarded, parsed
 from inferd.rpc.model_config import PLATFORM, describe
+from inferd.rpc.repository import RepositoryControl
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MODEL_INFER: Final = f"/{SERVICE.full_name}/ModelInfer".encode()
-# Exactly what works: clients switch features on by these names.
+# Exactly what works, always: clients switch features on by these names.
 EXTENSIONS: Final = ("model_configuration",)
 
 
 class InferenceService:
     """Handlers of GRPCInferenceService over the models; `version` is what ServerMetadata tells."""
 
-    def __init__(self, models: Models, settings: Settings, version: str) -> None:
+    def __init__(self, models: Models, settings: Settings, version: str, control: RepositoryControl) -> None:
         self._models, self._version = models, version
+        # Parts of the service that have rooms of their own; methods are looked for in each.
+        self._parts = (self, control)
+        self._extensions = (*EXTENSIONS, *control.extensions)
         self._timeout_ns = settings.inference.timeout_ms * 1_000_000
         self._ready = False
         # Requests for models that are not here are counted without a name: clients must not make label values.
@@ -56,11 +60,15 @@ class InferenceService:
             elif method.client_streaming:
                 made[method.name] = grpc.stream_stream_rpc_method_handler(guarded(_not_offered(method.name)))
             else:
-                handler: Handler = getattr(self, method.name, None) or _not_offered(method.name)
+                handler = self._handler(method.name)
                 made[method.name] = grpc.unary_unary_rpc_method_handler(
                     guarded(parsed(request, handler)), None, response.SerializeToString
                 )
         return made
+
+    def _handler(self, method: str) -> Handler:
+        found = (getattr(part, method, None) for part in self._parts)
+        return next((handler for handler in found if handler is not None), _not_offered(method))
 
     # --- inference -----------------------------------------------------------------------------------
 
@@ -106,7 +114,7 @@ class InferenceService:
 
     async def ServerMetadata(self, request: Any, context: Context) -> Any:
         """Name, version and the extensions that work."""
-        return pb.ServerMetadataResponse(name="inferd", version=self._version, extensions=EXTENSIONS)
+        return pb.ServerMetadataResponse(name="inferd", version=self._version, extensions=self._extensions)
 
     async def ModelReady(self, request: Any, context: Context) -> Any:
         """Whether a version, or any version, can answer now. NOT_FOUND for an unknown model."""

@@ -13,14 +13,15 @@ PACKAGE = Path(__file__).resolve().parents[2] / "inferd"
 # From the ground up; rooms of one line do not know each other.
 LAYERS = (
     {"errors", "version"},
-    {"_native", "proto", "config", "cpus", "health", "device", "pace"},
+    {"_native", "proto", "config", "cpus", "health", "device", "pace", "memory", "offloop"},
     {"repository", "telemetry", "session"},
-    {"synthetic", "bench"},
+    {"synthetic", "trial"},
     {"batchable"},
     {"loading", "instance"},
     {"runner", "inline"},
     {"models"},
-    {"samples", "banner"},
+    {"lifecycle", "samples", "banner"},
+    {"watch"},
     {"rpc", "http"},
     {"app", "check", "bench"},
     {"cli"},
@@ -31,6 +32,7 @@ ONLY_IMPORTERS = {
     "uvloop": {"app"},
     "starlette": {"http"},
     "uvicorn": {"http"},
+    "watchfiles": {"watch"},
     "matplotlib": {"bench"},
     "psutil": {"bench"},
 }

@@ -44,7 +44,7 @@ class Model:
         self.settled: list[list[Request]] = []
         self.doorbell = Doorbell()
         instance = Instance(self.queue, Slot(self.session), Paces(self.queue, 64, learn=False), self.stats)
-        self.bell: LoopBell = runs.add(self.queue, self.doorbell, instance, self.settled.append)
+        self.bell: LoopBell = runs.add(self.queue, self.doorbell, instance, self.settled.append).bell
 
     def put(self, token: int, deadline_ns: int = 0) -> Request:
         message = pb.ModelInferRequest(model_name="embedding")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferd.errors import RepositoryError
-from inferd.repository import BrokenModel, ModelDir, Repository, VersionDir, digest, scan
+from inferd.repository import BrokenModel, ModelDir, Reader, Repository, VersionDir, digest
 from inferd.repository.scan import NAME
 
 
@@ -23,14 +23,14 @@ def put(path: Path, content: str | bytes = b"onnx") -> Path:
 
 
 def only_model(root: Path) -> ModelDir:
-    found = scan(root)
+    found = Reader(root).scan()
     assert found.broken == ()
     (model,) = found.models
     return model
 
 
 def only_reason(root: Path) -> str:
-    found = scan(root)
+    found = Reader(root).scan()
     assert found.models == ()
     (broken,) = found.broken
     return broken.reason
@@ -38,7 +38,7 @@ def only_reason(root: Path) -> str:
 
 def fault(path: Path) -> str:
     with pytest.raises(RepositoryError) as caught:
-        scan(path)
+        Reader(path).scan()
     return str(caught.value)
 
 
@@ -68,7 +68,7 @@ def test_models_come_by_name_and_dot_folders_and_files_are_passed_over(tmp_path:
     for name in ("b", "a", "c.v-2", ".git"):
         put(tmp_path / name / "1" / "model.onnx")
     put(tmp_path / "README.md")
-    assert [model.decl.name for model in scan(tmp_path).models] == ["a", "b", "c.v-2"]
+    assert [model.decl.name for model in Reader(tmp_path).scan().models] == ["a", "b", "c.v-2"]
 
 
 def test_a_bad_model_does_not_hide_the_good_ones(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_bad_model_does_not_hide_the_good_ones(tmp_path: Path) -> None:
     put(tmp_path / "bad" / "1" / "model.onnx")
     put(tmp_path / "bad" / "config.pbtxt", "nonsense")
     put(tmp_path / "none" / "readme.txt")
-    found = scan(tmp_path)
+    found = Reader(tmp_path).scan()
     assert [model.decl.name for model in found.models] == ["good"]
     assert [broken.name for broken in found.broken] == ["bad", "none"]
 
@@ -90,7 +90,7 @@ def test_a_relative_path_is_found_from_where_we_stand(tmp_path: Path, monkeypatc
 def test_the_own_folder_of_a_mounted_disk_is_no_model(tmp_path: Path) -> None:
     put(tmp_path / "net" / "1" / "model.onnx")
     (tmp_path / "lost+found").mkdir()
-    assert scan(tmp_path).broken == ()
+    assert Reader(tmp_path).scan().broken == ()
 
 
 @pytest.mark.parametrize("name", ["-x", "a b", "a+b", "é", "a" * 129])
@@ -101,7 +101,7 @@ def test_a_folder_whose_name_is_no_model_name_is_broken_and_told_the_pattern(tmp
 
 def test_a_folder_name_that_is_not_utf8_can_be_printed(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"n\xff")).mkdir()
-    (broken,) = scan(tmp_path).broken
+    (broken,) = Reader(tmp_path).scan().broken
     assert broken.name == r"n\xff"
     broken.reason.encode()
 
@@ -116,7 +116,7 @@ FOLDER_NAMES = st.text(
 def test_any_folder_name_is_a_model_or_broken(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     root = tmp_path_factory.mktemp("repository")
     put(root / name / "1" / "model.onnx")
-    found = scan(root)
+    found = Reader(root).scan()
     assert [model.decl.name for model in found.models] == ([name] if NAME.fullmatch(name) else [])
     assert [broken.name for broken in found.broken] == ([] if NAME.fullmatch(name) else [name])
 
@@ -346,9 +346,9 @@ def test_the_digest_is_the_sha256_of_the_file(tmp_path: Path) -> None:
 def test_what_is_found_can_be_compared(tmp_path: Path) -> None:
     put(tmp_path / "net" / "1" / "model.onnx")
     (tmp_path / "none").mkdir()
-    assert scan(tmp_path) == scan(tmp_path)
-    assert isinstance(scan(tmp_path), Repository)
-    assert isinstance(scan(tmp_path).broken[0], BrokenModel)
+    assert Reader(tmp_path).scan() == Reader(tmp_path).scan()
+    assert isinstance(Reader(tmp_path).scan(), Repository)
+    assert isinstance(Reader(tmp_path).scan().broken[0], BrokenModel)
 
 
 @pytest.mark.parametrize("name", ["readiness", "liveness", "inference.GRPCInferenceService"])

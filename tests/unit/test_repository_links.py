@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.repository import ModelDir, scan
+from inferd.repository import ModelDir, Reader
 
 PLACES = pytest.mark.parametrize("place", ["net", "net/1", "net/1/model.onnx", "net/config.pbtxt"])
 
@@ -26,14 +26,14 @@ def swap_for_link(root: Path, place: str, target: Path) -> None:
 
 
 def only_model(root: Path) -> ModelDir:
-    found = scan(root)
+    found = Reader(root, follow_links=True).scan()
     assert found.broken == ()
     (model,) = found.models
     return model
 
 
 def only_reason(root: Path) -> str:
-    found = scan(root)
+    found = Reader(root, follow_links=True).scan()
     assert found.models == ()
     (broken,) = found.broken
     return broken.reason
@@ -88,7 +88,7 @@ def test_links_in_a_circle_break_only_their_model(tmp_path: Path) -> None:
     put(tmp_path / "good" / "1" / "model.onnx")
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    found = scan(tmp_path)
+    found = Reader(tmp_path, follow_links=True).scan()
     assert [model.decl.name for model in found.models] == ["good"]
     assert [broken.name for broken in found.broken] == ["a", "b"]
 

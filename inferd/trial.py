@@ -1,0 +1,54 @@
+"""A load that may crash, in a process that may: ``python -m inferd.trial FILE`` loads a model file and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from inferd.device import CpuDevice
+from inferd.errors import ModelFailed
+from inferd.session import Session, SessionOptions
+
+LONGEST_REASON = 2000
+
+
+async def try_load(path: Path, timeout_s: float | None) -> None:
+    """Load a model file in another process. Raises ModelFailed with how that ended, TimeoutError after `timeout_s`."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "inferd.trial",
+        str(path),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        raise ModelFailed(f"{path}: the process that tried to load it was ended by {name}")
+    if process.returncode > 0:
+        reason = said.decode("utf-8", "replace").strip()[-LONGEST_REASON:]
+        raise ModelFailed(reason or f"{path}: the process that tried to load it ended with {process.returncode}")
+
+
+def main() -> int:
+    """Try the file that the command line names; what is wrong with it goes to the standard error."""
+    try:
+        Session(Path(sys.argv[1]), SessionOptions(), CpuDevice())
+    except ModelFailed as failure:
+        sys.stderr.write(f"{failure}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
