@@ -143,7 +143,7 @@ class Model:
         self.queue = BatchQueue(
             loaded.signature,
             batch_rows=START_ROWS if learn else max_rows,
-            max_queue_rows=said.max_queue_size or batching.max_queue_rows,
+            max_queue_rows=said.default_policy.max_queue_size or batching.max_queue_rows,
             max_queue_bytes=batching.max_queue_bytes,
             max_delay_ns=delay_ns if loaded.signature.batched else 0,
             preferred_rows=said.preferred_sizes,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from inferd.repository.config import BatchingDecl, ModelDecl, TensorDecl, declare, parse
+from inferd.repository.batching import BatchingDecl, QueuePolicy
+from inferd.repository.config import ModelDecl, declare, parse
 from inferd.repository.overrides import Override
 from inferd.repository.scan import BrokenModel, ModelDir, Reader, Repository, VersionDir, digest
+from inferd.repository.tensors import TensorDecl
 
 __all__ = [
     "BatchingDecl",
@@ -12,6 +14,7 @@ __all__ = [
     "ModelDecl",
     "ModelDir",
     "Override",
+    "QueuePolicy",
     "Reader",
     "Repository",
     "TensorDecl",

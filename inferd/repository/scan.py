@@ -14,8 +14,9 @@ from pathlib import Path
 from inferd.errors import RepositoryError
 from inferd.health import RESERVED_NAMES
 from inferd.proto.model_config_pb2 import ModelConfig
-from inferd.repository.config import CONFIG_FILE, MODEL_FILE, ModelDecl, declare, parse, selected
+from inferd.repository.config import MODEL_FILE, ModelDecl, declare, parse, selected
 from inferd.repository.content import content_of
+from inferd.repository.faults import CONFIG_FILE
 
 NAME_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}"
 NAME = re.compile(NAME_PATTERN)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from inferd.errors import RepositoryError
 from inferd.proto.model_config_pb2 import DataType, ModelConfig
 from inferd.proto.pool import POOL
-from inferd.repository import BatchingDecl, ModelDecl, TensorDecl, declare, parse
-from inferd.repository.config import DATATYPES
+from inferd.repository import BatchingDecl, ModelDecl, QueuePolicy, TensorDecl, declare, parse
 from inferd.repository.fields import FIELDS, Place
+from inferd.repository.tensors import DATATYPES
 
 SCHEMA = POOL.FindMessageTypeByName("inference.ModelConfig")
 
@@ -71,7 +71,7 @@ def test_dynamic_batching_is_read_in_nanoseconds_and_rising_sizes() -> None:
         max_batch_size=16,
         preferred_sizes=(4, 8),
         max_queue_delay_ns=250_000,
-        max_queue_size=100,
+        default_policy=QueuePolicy(max_queue_size=100),
         declared=True,
     )
     assert decl.warnings == ()
@@ -157,7 +157,7 @@ def test_the_whole_file_is_kept() -> None:
             'output { name: "y" data_type: TYPE_FP32 dims: 1 label_filename: "l.txt" }',
             "output.label_filename",
         ),
-        ("dynamic_batching { priority_levels: 2 }", "dynamic_batching.priority_levels"),
+        ("dynamic_batching { preserve_ordering: true }", "dynamic_batching.preserve_ordering"),
         (
             "dynamic_batching { default_queue_policy { timeout_action: DELAY } }",
             "dynamic_batching.default_queue_policy.timeout_action",
