@@ -1,7 +1,7 @@
 """Where a batch lives while it runs: the one seam between the batching code and a kind of memory.
 
 The CPU needs no second copy, so the bytes that gather writes are the bytes the session reads. A
-device with memory of its own implements the same five names with a staging buffer and copies.
+device with memory of its own implements the same names with a staging buffer and copies.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ class Device(Protocol):
     def providers(self) -> list[str]:
         """ONNX Runtime execution providers, best first."""
 
+    def arenas(self) -> tuple[str, ...]:
+        """The arenas that ONNX Runtime keeps for it, by the names that its run options have for them."""
+
     def allocate(self, nbytes: int) -> Buffer:
         """Memory for `nbytes` bytes, aligned to ALIGNMENT_BYTES; MemoryError if there is none."""
 
@@ -56,6 +59,10 @@ class CpuDevice:
     def providers(self) -> list[str]:
         """The CPU provider alone."""
         return ["CPUExecutionProvider"]
+
+    def arenas(self) -> tuple[str, ...]:
+        """The CPU's alone."""
+        return ("cpu:0",)
 
     def allocate(self, nbytes: int) -> Buffer:
         """Aligned host memory, zeroed by the operating system when first touched."""

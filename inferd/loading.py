@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -16,7 +16,7 @@ from inferd.config import Settings
 from inferd.device import Device
 from inferd.errors import InferdError, ModelFailed
 from inferd.pace import ENOUGH, Pace
-from inferd.repository import ModelDecl, TensorDecl, VersionDir
+from inferd.repository import ModelDecl, RuntimeDecl, TensorDecl, VersionDir
 from inferd.session import Session, SessionOptions, Slot, TensorInfo
 
 log = logging.getLogger("inferd.loading")
@@ -53,11 +53,11 @@ def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int,
 
     Raises ModelFailed with the reason and, where there is one, the remedy.
     """
-    options = _options(decl.parameters, decl.graph_level, threads)
+    options = _options(decl.runtime, threads, device)
     session = Session(version.model_path, options, device)
     _check_declared("input", decl.inputs, session.inputs, decl.batching.max_batch_size, decl.name)
     _check_declared("output", decl.outputs, session.outputs, decl.batching.max_batch_size, decl.name)
-    warnings = list(decl.warnings)
+    warnings = [*decl.warnings, *_not_here(decl, device)]
     batching, max_rows = _decide(decl, session, settings, warnings)
     signature = batchable.signature_of(
         session,
@@ -92,20 +92,31 @@ def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int,
     )
 
 
-def _options(parameters: Mapping[str, str], graph_level: int, threads: int) -> SessionOptions:
-    def number(key: str, default: int) -> int:
-        value = int(parameters.get(key, default))
-        return value if value > 0 else default
-
+def _options(decl: RuntimeDecl, threads: int, device: Device) -> SessionOptions:
     return SessionOptions(
-        intra_op_threads=number("intra_op_thread_count", threads),
-        inter_op_threads=number("inter_op_thread_count", 1),
-        parallel=parameters.get("execution_mode", "0") == "1",
-        memory_arena=parameters.get("enable_mem_arena", "1") == "1",
-        memory_pattern=parameters.get("enable_mem_pattern", "1") == "1",
-        spinning=parameters.get("intra_op.allow_spinning", "0") == "1",
-        optimization_level=GRAPH_LEVELS[graph_level],
+        intra_op_threads=decl.intra_op_threads or threads,
+        inter_op_threads=decl.inter_op_threads or 1,
+        parallel=decl.parallel,
+        memory_arena=decl.memory_arena,
+        memory_pattern=decl.memory_pattern,
+        optimization_level=GRAPH_LEVELS[decl.graph_level],
+        entries=decl.session_entries,
+        shrink_arenas=tuple(arena for arena in decl.shrink_arenas if arena in device.arenas()),
     )
+
+
+def _not_here(decl: ModelDecl, device: Device) -> Iterator[str]:
+    """Warnings about what the file asks for and this machine lacks. The model is served all the same."""
+    if device.ort_name != "cpu":
+        return
+    instances, runtime = decl.instances, decl.runtime
+    if instances.wanted:
+        named = f" with gpus {', '.join(map(str, instances.gpus))}" if instances.gpus else ""
+        yield f"config.pbtxt: instance_group asks for {instances.wanted}{named}; no GPU is used here, the CPU runs it"
+    missing = [arena for arena in runtime.shrink_arenas if arena not in device.arenas()]
+    cuda = [*runtime.cuda_options, *(f"memory.enable_memory_arena_shrinkage {arena}" for arena in missing)]
+    if cuda:
+        yield f"config.pbtxt: for CUDA, which is not used here, and so without effect: {', '.join(cuda)}"
 
 
 def _decide(decl: ModelDecl, session: Session, settings: Settings, warnings: list[str]) -> tuple[Batchability, int]:

@@ -6,7 +6,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,9 @@ NUMPY_TYPES: Mapping[int, str] = {
     1: "<f4", 2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8",
     9: "?", 10: "<f2", 11: "<f8", 12: "<u4", 13: "<u8",
 }  # fmt: skip
+
+# Spinning threads win microseconds on an idle host and lose whole time slices under a CPU quota.
+ENTRIES: Mapping[str, str] = {"session.intra_op.allow_spinning": "0", "session.inter_op.allow_spinning": "0"}
 
 # A slot remembers this many prepared bindings; a model with varying shapes needs one per shape.
 MAX_PLANS = 128
@@ -73,8 +76,9 @@ class SessionOptions:
     parallel: bool = False
     memory_arena: bool = True
     memory_pattern: bool = True
-    spinning: bool = False
     optimization_level: int | None = None  # 0 none, 1 basic, 2 extended, 99 all; None = ONNX Runtime's default
+    entries: Mapping[str, str] = field(default_factory=dict)  # by ONNX Runtime's own names
+    shrink_arenas: tuple[str, ...] = ()  # such as "cpu:0": give back what a run leaves unused
 
 
 class Session:
@@ -86,6 +90,7 @@ class Session:
             self.ort = ort.InferenceSession(str(path), _ort_options(options), providers=device.providers())
         except Exception as failure:  # the binding raises RuntimeError, ValueError and classes of its own
             raise ModelFailed(f"{path}: ONNX Runtime cannot load it: {_one_line(failure)}") from failure
+        self.run_options = _run_options(options)
         self.device = device
         self.inputs = tuple(_tensor_info(node, "input", path) for node in self.ort.get_inputs())
         self.outputs = tuple(_tensor_info(node, "output", path) for node in self.ort.get_outputs())
@@ -104,12 +109,19 @@ def _ort_options(options: SessionOptions) -> ort.SessionOptions:
     made.execution_mode = ort.ExecutionMode.ORT_PARALLEL if options.parallel else ort.ExecutionMode.ORT_SEQUENTIAL
     made.enable_cpu_mem_arena = options.memory_arena
     made.enable_mem_pattern = options.memory_pattern
-    # Spinning threads win microseconds on an idle host and lose whole time slices under a CPU quota.
-    made.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spinning else "0")
-    made.add_session_config_entry("session.inter_op.allow_spinning", "1" if options.spinning else "0")
+    for name, value in {**ENTRIES, **options.entries}.items():
+        made.add_session_config_entry(name, value)
     made.log_severity_level = 4  # failures come back as exceptions, and we log those ourselves
     if options.optimization_level is not None:
         made.graph_optimization_level = ort.GraphOptimizationLevel(options.optimization_level)
+    return made
+
+
+def _run_options(options: SessionOptions) -> ort.RunOptions | None:
+    if not options.shrink_arenas:
+        return None
+    made = ort.RunOptions()
+    made.add_run_config_entry("memory.enable_memory_arena_shrinkage", ";".join(options.shrink_arenas))
     return made
 
 
@@ -172,7 +184,7 @@ class Slot:
             gather(batch, index, buffer.host_address, buffer.nbytes)
             self._session.device.upload(buffer, nbytes)
         try:
-            self._session.ort.run_with_iobinding(plan.binding)
+            self._session.ort.run_with_iobinding(plan.binding, self._session.run_options)
         except RuntimeError as failure:
             if plan.views is None or WRONG_OUTPUT_SHAPE not in str(failure):
                 raise
@@ -285,7 +297,7 @@ class Slot:
                 gather(batch, index, array.ctypes.data, array.nbytes)
                 feeds[info.name] = array
         views = []
-        for info, value in zip(session.outputs, session.ort.run(None, feeds), strict=True):
+        for info, value in zip(session.outputs, session.ort.run(None, feeds, session.run_options), strict=True):
             if info.element_type == STRING:
                 views.append(OutputView(STRING, value.shape, strings=np.asarray(value, object).ravel().tolist()))
             else:

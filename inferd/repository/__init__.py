@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from inferd.repository.batching import BatchingDecl, QueuePolicy
 from inferd.repository.config import ModelDecl, declare, parse
+from inferd.repository.instances import InstancesDecl
 from inferd.repository.overrides import Override
+from inferd.repository.runtime import RuntimeDecl
 from inferd.repository.scan import BrokenModel, ModelDir, Reader, Repository, VersionDir, digest
 from inferd.repository.tensors import TensorDecl
 
 __all__ = [
     "BatchingDecl",
     "BrokenModel",
+    "InstancesDecl",
     "ModelDecl",
     "ModelDir",
     "Override",
     "QueuePolicy",
     "Reader",
     "Repository",
+    "RuntimeDecl",
     "TensorDecl",
     "VersionDir",
     "declare",

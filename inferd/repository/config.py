@@ -7,9 +7,8 @@ model, so nothing here knows whether the file tells the truth about it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from google.protobuf import text_format
 
@@ -18,8 +17,8 @@ from inferd.proto.model_config_pb2 import ModelConfig
 from inferd.repository.batching import BatchingDecl, read_batching
 from inferd.repository.faults import CONFIG_FILE, fault, quoted
 from inferd.repository.fields import Place, placed
-from inferd.repository.instances import read_instance_count
-from inferd.repository.parameters import read_parameters
+from inferd.repository.instances import InstancesDecl, read_instances
+from inferd.repository.runtime import RuntimeDecl, read_runtime
 from inferd.repository.tensors import TensorDecl, read_tensors
 
 MODEL_FILE = "model.onnx"
@@ -35,15 +34,17 @@ class ModelDecl:
     inputs: tuple[TensorDecl, ...] = ()
     outputs: tuple[TensorDecl, ...] = ()
     batching: BatchingDecl = field(default_factory=BatchingDecl)
-    instance_count: int = 1
-    graph_level: int = 0
-    """optimization.graph.level: 0 all optimizations, 1 basic and extended, -1 basic, 2 none."""
-    parameters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """As written, but those of PARAMETERS as plain digits; a yes is "1", a no is "0"."""
+    instances: InstancesDecl = field(default_factory=InstancesDecl)
+    runtime: RuntimeDecl = field(default_factory=RuntimeDecl)
     model_file: str = MODEL_FILE
     warnings: tuple[str, ...] = ()
     config: ModelConfig | None = None
     """The whole file; None where there is none. Never changed after it was read."""
+
+    @property
+    def instance_count(self) -> int:
+        """How many batches may run at once."""
+        return self.instances.count
 
 
 def parse(text: str) -> ModelConfig:
@@ -78,18 +79,17 @@ def declare(config: ModelConfig, name: str) -> ModelDecl:
         raise fault(f"{quoted(refused)} {'is' if len(refused) == 1 else 'are'} not supported yet")
     _check_version_policy(config)
     batching, batching_warnings = read_batching(config)
-    parameters, parameter_warnings = read_parameters(config)
+    runtime, runtime_warnings = read_runtime(config)
     ignored = [f"{path!r} is not acted on" for path, place in places.items() if place is Place.IGNORED]
     return ModelDecl(
         name=name,
         inputs=read_tensors("input", config.input),
         outputs=read_tensors("output", config.output),
         batching=batching,
-        instance_count=read_instance_count(config.instance_group),
-        graph_level=_graph_level(config),
-        parameters=parameters,
+        instances=read_instances(config.instance_group),
+        runtime=runtime,
         model_file=_model_file(config.default_model_filename),
-        warnings=tuple(f"{CONFIG_FILE}: {w}" for w in [*ignored, *batching_warnings, *parameter_warnings]),
+        warnings=tuple(f"{CONFIG_FILE}: {w}" for w in [*ignored, *batching_warnings, *runtime_warnings]),
         config=config,
     )
 
@@ -109,13 +109,6 @@ def selected(versions: Sequence[int], config: ModelConfig | None) -> tuple[tuple
     missing = sorted(wanted - set(rising))
     warnings = tuple(f"{CONFIG_FILE}: version_policy names version {v}, which has no folder" for v in missing)
     return tuple(v for v in rising if v in wanted), warnings
-
-
-def _graph_level(config: ModelConfig) -> int:
-    level = config.optimization.graph.level
-    if level not in (-1, 0, 1, 2):
-        raise fault(f"optimization.graph.level must be -1, 0, 1 or 2, not {level}")
-    return level
 
 
 def _model_file(said: str) -> str:

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from inferd.proto.model_config_pb2 import ModelInstanceGroup
 from inferd.repository.faults import fault
 
-KINDS_REFUSED: Mapping[int, str] = MappingProxyType(
-    {
-        ModelInstanceGroup.KIND_GPU: "KIND_GPU is not offered: the CUDA path is not built yet; use KIND_CPU",
-        ModelInstanceGroup.KIND_MODEL: "KIND_MODEL is not offered; use KIND_CPU",
-    }
-)
-
-# A typing error must not become a million sessions.
+# A typing error must not become a million slots.
 MOST_INSTANCES = 1024
 
 
-def read_instance_count(groups: Iterable[ModelInstanceGroup]) -> int:
-    """The instances of all groups together. Raises RepositoryError for a kind that is not offered."""
-    total = 0
+@dataclass(frozen=True, slots=True)
+class InstancesDecl:
+    """The instances of all groups together."""
+
+    count: int = 1
+    wanted: str = ""
+    """The kind of device that only some machines have and the file asks for, such as "KIND_GPU"; mostly none."""
+    gpus: tuple[int, ...] = ()
+    """CUDA device numbers that are named; none is any."""
+
+
+def read_instances(groups: Iterable[ModelInstanceGroup]) -> InstancesDecl:
+    """Add up the groups. Raises RepositoryError for what cannot be."""
+    total, wanted, gpus = 0, "", set[int]()
     for group in groups:
-        if group.kind not in (ModelInstanceGroup.KIND_AUTO, ModelInstanceGroup.KIND_CPU):
-            raise fault("instance_group " + KINDS_REFUSED.get(group.kind, f"kind {group.kind} is unknown"))
+        if group.kind not in ModelInstanceGroup.Kind.values():
+            raise fault(f"instance_group kind {group.kind} is unknown")
         if group.count < 0:
             raise fault(f"instance_group count must be 1 or more, not {group.count}")
+        if group.gpus and group.kind == ModelInstanceGroup.KIND_CPU:
+            raise fault("instance_group of KIND_CPU names gpus; remove them, or make it KIND_GPU")
+        if min(group.gpus, default=0) < 0:
+            raise fault(f"instance_group gpus must be 0 or more, not {min(group.gpus)}")
+        if group.kind in (ModelInstanceGroup.KIND_GPU, ModelInstanceGroup.KIND_MODEL):
+            wanted = ModelInstanceGroup.Kind.Name(group.kind)
+        elif group.gpus:
+            wanted = "KIND_GPU"
         total += group.count or 1
+        gpus.update(group.gpus)
     if total > MOST_INSTANCES:
         raise fault(f"instance_group asks for {total} instances; {MOST_INSTANCES} is the most")
-    return total or 1
+    return InstancesDecl(total or 1, wanted, tuple(sorted(gpus)))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inferd.errors import RepositoryError
 from inferd.proto.model_config_pb2 import DataType, ModelConfig
 from inferd.proto.pool import POOL
-from inferd.repository import BatchingDecl, ModelDecl, QueuePolicy, TensorDecl, declare, parse
+from inferd.repository import BatchingDecl, InstancesDecl, ModelDecl, QueuePolicy, TensorDecl, declare, parse
 from inferd.repository.fields import FIELDS, Place
 from inferd.repository.tensors import DATATYPES
 
@@ -96,38 +96,23 @@ def test_dynamic_batching_without_a_batch_axis_is_warned_of() -> None:
     ],
 )
 def test_instances_of_all_groups_are_added(text: str, count: int) -> None:
-    assert declared(text).instance_count == count
-
-
-@pytest.mark.parametrize("level", [-1, 0, 1, 2])
-def test_the_graph_level_is_read(level: int) -> None:
-    decl = declared(f"optimization {{ graph {{ level: {level} }} }}")
-    assert decl.graph_level == level
-    assert decl.warnings == ()
+    assert declared(text).instances == InstancesDecl(count)
 
 
 @pytest.mark.parametrize(
-    ("key", "said", "value"),
+    ("text", "instances"),
     [
-        ("intra_op_thread_count", "4", "4"),
-        ("inter_op_thread_count", "007", "7"),
-        ("execution_mode", "1", "1"),
-        ("enable_mem_arena", "false", "0"),
-        ("enable_mem_pattern", "True", "1"),
-        ("intra_op.allow_spinning", "0", "0"),
-        ("inter_op.allow_spinning", "1", "1"),
+        ("instance_group { kind: KIND_GPU count: 2 }", InstancesDecl(2, "KIND_GPU")),
+        ("instance_group { kind: KIND_GPU gpus: [ 1, 0 ] }", InstancesDecl(1, "KIND_GPU", (0, 1))),
+        ("instance_group { gpus: 2 }", InstancesDecl(1, "KIND_GPU", (2,))),
+        ("instance_group [ { kind: KIND_GPU }, { kind: KIND_CPU } ]", InstancesDecl(2, "KIND_GPU")),
+        ("instance_group { kind: KIND_MODEL }", InstancesDecl(1, "KIND_MODEL")),
     ],
 )
-def test_parameters_that_are_acted_on_become_digits(key: str, said: str, value: str) -> None:
-    decl = declared(f'parameters {{ key: "{key}" value {{ string_value: "{said}" }} }}')
-    assert dict(decl.parameters) == {key: value}
+def test_a_device_that_only_some_machines_have_is_remembered(text: str, instances: InstancesDecl) -> None:
+    decl = declared(text)
+    assert decl.instances == instances
     assert decl.warnings == ()
-
-
-def test_a_parameter_that_is_not_acted_on_is_kept_and_named() -> None:
-    decl = declared('parameters { key: "gpu_mem_limit" value { string_value: "9" } }')
-    assert dict(decl.parameters) == {"gpu_mem_limit": "9"}
-    assert decl.warnings == ("config.pbtxt: parameter 'gpu_mem_limit' is not acted on",)
 
 
 @pytest.mark.parametrize("said", ['platform: "onnxruntime_onnx"', 'backend: "onnxruntime"', 'name: "m"'])
@@ -162,7 +147,7 @@ def test_the_whole_file_is_kept() -> None:
             "dynamic_batching { default_queue_policy { timeout_action: DELAY } }",
             "dynamic_batching.default_queue_policy.timeout_action",
         ),
-        ("instance_group { gpus: 0 }", "instance_group.gpus"),
+        ('instance_group { host_policy: "p" }', "instance_group.host_policy"),
         ("response_cache { enable: true }", "response_cache.enable"),
         ("optimization { eager_batching: true }", "optimization.eager_batching"),
     ],
@@ -223,12 +208,11 @@ def test_all_refused_fields_are_told_at_once() -> None:
         ('platform: "ensemble" ensemble_scheduling { }', "platform 'ensemble' is not served here"),
         ('backend: "python"', "backend 'python' is not served here"),
         ("max_batch_size: -1", "max_batch_size must be 0 (no batch axis) or more, not -1"),
-        ("instance_group { kind: KIND_GPU }", "KIND_GPU is not offered: the CUDA path is not built yet"),
-        ("instance_group { kind: KIND_MODEL }", "KIND_MODEL is not offered"),
+        ("instance_group { kind: KIND_CPU gpus: 0 }", "instance_group of KIND_CPU names gpus"),
+        ("instance_group { kind: KIND_GPU gpus: -1 }", "instance_group gpus must be 0 or more, not -1"),
         ("instance_group { kind: 9 }", "instance_group kind 9 is unknown"),
         ("instance_group { count: -1 }", "instance_group count must be 1 or more, not -1"),
         ("instance_group [ { count: 1024 }, { } ]", "asks for 1025 instances; 1024 is the most"),
-        ("optimization { graph { level: 3 } }", "optimization.graph.level must be -1, 0, 1 or 2, not 3"),
         (
             "dynamic_batching { preferred_batch_size: 0 }",
             "preferred_batch_size must be from 1 to max_batch_size",
@@ -249,22 +233,6 @@ def test_all_refused_fields_are_told_at_once() -> None:
         (
             'input [ { name: "x" data_type: TYPE_FP32 }, { name: "x" data_type: TYPE_FP32 } ]',
             "input 'x' is there twice",
-        ),
-        (
-            'parameters { key: "intra_op_thread_count" value { string_value: "four" } }',
-            "parameter 'intra_op_thread_count' must be a number of threads",
-        ),
-        (
-            'parameters { key: "inter_op_thread_count" value { string_value: "-1" } }',
-            "parameter 'inter_op_thread_count' must be a number of threads",
-        ),
-        (
-            'parameters { key: "execution_mode" value { string_value: "2" } }',
-            "0 (sequential) or 1 (parallel)",
-        ),
-        (
-            'parameters { key: "enable_mem_arena" value { } }',
-            "parameter 'enable_mem_arena' must be 0 or 1, not ''",
         ),
     ],
 )
