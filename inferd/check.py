@@ -14,9 +14,10 @@ from inferd.config import Settings
 from inferd.cpus import split_threads, usable_cpus
 from inferd.device import CpuDevice
 from inferd.errors import InferdError, StartError
-from inferd.loading import REPORTED_ROWS, Loaded, load
+from inferd.loading import Loaded, load
 from inferd.pace import Pace
 from inferd.repository import ModelDir, Reader, VersionDir, digest
+from inferd.warmup import REPORTED_ROWS
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from inferd import batchable, synthetic
-from inferd._native.batch import alone
+from inferd import batchable
 from inferd._native.signature import Signature
 from inferd.batchable import Batchability
 from inferd.config import Settings
 from inferd.device import Device
-from inferd.errors import InferdError, ModelFailed
-from inferd.pace import ENOUGH, Pace
+from inferd.errors import ModelFailed
 from inferd.repository import ModelDecl, RuntimeDecl, TensorDecl, VersionDir
 from inferd.session import Session, SessionOptions, Slot, TensorInfo
+from inferd.warmup import Warmup
 
-log = logging.getLogger("inferd.loading")
-
-REPORTED_ROWS = (1, 8, 32)
 # config.pbtxt's optimization.graph.level: 0 everything, 1 up to extended, -1 basic, 2 none.
 GRAPH_LEVELS: Mapping[int, int | None] = MappingProxyType({0: None, 1: 2, -1: 1, 2: 0})
 
@@ -35,6 +29,7 @@ class Loaded:
     session: Session
     signature: Signature
     slots: tuple[Slot, ...]
+    spare_slot: Slot  # for short batches that no instance's thread runs
     batching: Batchability
     threads: int
     samples: tuple[tuple[int, int, int], ...]  # (size class, rows, run ns) of the warm-up's runs
@@ -70,26 +65,29 @@ def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int,
     )
     slots = tuple(Slot(session) for _ in range(decl.instance_count))
     length, failure = batchable.find_length(session, signature, slots[0])
-    if length is None:
+    if length is None and not decl.warmup:
         warnings.append(f"it could not be warmed up, its first requests will be slow: {failure}")
-    samples: list[tuple[int, int, int]] = []
-    run_ns: dict[int, int] = {}
-    if length is not None:
-        budget_ns = settings.warmup.budget_ms * 1_000_000
-        samples, run_ns = _warm(session, signature, slots, length, max_rows, budget_ns)
-    return Loaded(
+    warmup = Warmup(session, signature, slots, length, settings.warmup.budget_ms * 1_000_000)
+    measured = warmup.measure()
+    warmup.rehearse(decl.warmup, rows_in_dims=decl.batching.max_batch_size is None)
+    made = Loaded(
         decl=decl,
         version=version.version,
         session=session,
         signature=signature,
         slots=slots,
+        spare_slot=Slot(session),
         batching=batching,
         threads=options.intra_op_threads,
-        samples=tuple(samples),
-        run_ns=run_ns,
+        samples=tuple(measured.samples),
+        run_ns=measured.run_ns,
         open_length=length if batchable.has_open_dimensions(session.inputs, signature.batched) else None,
         warnings=tuple(warnings),
     )
+    learns = settings.batching.learn and made.learns
+    largest = measured.pace.limit if learns else max_rows
+    warmup.prepare(measured.pace, largest, made.spare_slot, settings.batching.inline_us * 1000)
+    return made
 
 
 def _options(decl: RuntimeDecl, threads: int, device: Device) -> SessionOptions:
@@ -168,49 +166,3 @@ def _check_declared(
                 f"config.pbtxt says {what} '{decl.name}' has dims {list(decl.dims)}; the model says {list(shape)}"
                 + (" without the batch dimension" if max_batch_size else "")
             )
-
-
-def _warm(
-    session: Session, signature: Signature, slots: tuple[Slot, ...], length: int, max_rows: int, budget_ns: int
-) -> tuple[list[tuple[int, int, int]], dict[int, int]]:
-    """Run growing batches until larger ones win nothing or the time is up; then the sizes people ask about.
-
-    Every slot runs each size that may be used at least once, so that no first caller pays for it.
-    """
-    pace = Pace(max_rows)
-    samples: list[tuple[int, int, int]] = []
-    run_ns: dict[int, int] = {}
-    end_ns = time.monotonic_ns() + budget_ns
-
-    def timed(slot: Slot, rows: int) -> tuple[int, int]:
-        batch = alone(signature, synthetic.request(signature, session.inputs, rows, length))
-        started_ns = time.monotonic_ns()
-        slot.run(batch)
-        return batch.size_class, time.monotonic_ns() - started_ns
-
-    try:
-        for slot in slots:
-            timed(slot, 1)
-        while True:
-            rows = pace.limit
-            if pace.row_ns(rows) is not None and pace.settled:
-                break
-            expected_ns = (pace.run_ns(rows) or 0) * (ENOUGH + len(slots))
-            if time.monotonic_ns() + expected_ns > end_ns and pace.row_ns(1) is not None:
-                break
-            for slot in slots:
-                timed(slot, rows)  # the first run of a size allocates, so it does not count
-            for _ in range(ENOUGH):
-                size_class, took_ns = timed(slots[0], rows)
-                samples.append((size_class, rows, took_ns))
-                pace.observe(rows, took_ns)
-        for rows in REPORTED_ROWS:
-            known = pace.row_ns(rows)
-            if known is not None:
-                run_ns[rows] = int(known * rows)
-            elif rows <= max_rows and time.monotonic_ns() + (pace.run_ns(rows) or 0) * 2 < end_ns:
-                timed(slots[0], rows)
-                run_ns[rows] = timed(slots[0], rows)[1]
-    except InferdError as failure:
-        log.warning("warm-up stopped early", extra={"model": signature.model, "reason": str(failure)})
-    return samples, run_ns

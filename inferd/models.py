@@ -21,7 +21,6 @@ from inferd.instance import START_ROWS, Instance, Paces
 from inferd.loading import Loaded
 from inferd.repository.scan import VERSION
 from inferd.runner import Runner
-from inferd.session import Slot
 
 log = logging.getLogger("inferd.models")
 
@@ -162,7 +161,7 @@ class Model:
             for index, instance in enumerate(instances)
         )
         if inline is not None:
-            own = Instance(self.queue, Slot(loaded.session), self.paces, self.stats)
+            own = Instance(self.queue, loaded.spare_slot, self.paces, self.stats)
             self._inline = inline.add(self.queue, self.doorbell, own, lambda requests: settle(requests, self.stats))
             self.bell = self._inline.bell
         for runner in self.runners:

@@ -174,6 +174,10 @@ class Slot:
             kind = InputRefused if OPERATOR_FAILED in reason and not OUT_OF_MEMORY.search(reason) else RunFailed
             raise kind(reason) from failure
 
+    def has_prepared(self, batch: Batch) -> bool:
+        """Whether a run of this shape finds memory and binding ready; strings need neither."""
+        return self._session.has_strings or self._key(batch) in self._plans
+
     # --- numbers: memory is bound, nothing is copied by the runtime ---------------------------------
 
     def _run_bound(self, batch: Batch) -> list[OutputView]:
@@ -199,17 +203,20 @@ class Slot:
         return plan.views
 
     def _plan(self, batch: Batch) -> _Plan:
-        uniform = batch.signature.uniform and not batch.apart
-        key: int | bytes = batch.rows if uniform else batch.shape_key
+        key = self._key(batch)
         plan = self._plans.get(key)
         if plan is None:
             plan = self._prepare(batch)
             self._plans[key] = plan
             if len(self._plans) > MAX_PLANS:
                 self._plans.popitem(last=False)
-        elif not uniform:
+        elif isinstance(key, bytes):
             self._plans.move_to_end(key)
         return plan
+
+    def _key(self, batch: Batch) -> int | bytes:
+        uniform = batch.signature.uniform and not batch.apart
+        return batch.rows if uniform else batch.shape_key
 
     def _prepare(self, batch: Batch) -> _Plan:
         session, device = self._session, self._session.device

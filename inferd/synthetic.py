@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from inferd._native.bind import bind
+from inferd._native.datatype import NAMES, size_of
 from inferd._native.signature import Signature
 from inferd._native.wire import Request, decode
 from inferd.proto import inference_pb2
@@ -19,6 +22,10 @@ LENGTHS = (32, 48, 64, 16, 1, 8, 4, 2, 224, 256)
 # Strings are beginnings of this, all short in one row and longer in another: in a model that splits them, at
 # whatever character, rows then differ in their number of words, and the probe sees it pad them to the longest.
 TEXT = b"a b,c-d_e;f.g " * 8
+
+STRING_HEADER = 4  # each element of raw BYTES begins with its length
+
+_ELEMENT_TYPES: Mapping[str, int] = MappingProxyType({name: number for number, name in NAMES.items()})
 
 
 def request(
@@ -34,7 +41,7 @@ def request(
     Row r of a request with the same seed and length always has the values of row `first_row + r`, so that
     rows can be compared between runs of different sizes.
     """
-    message = inference_pb2.ModelInferRequest(model_name=signature.model)
+    tensors = []
     for index, info in enumerate(inputs):
         shape = [length if dim < 0 else dim for dim in info.shape]
         if signature.batched:
@@ -43,11 +50,32 @@ def request(
             )
         else:
             values = _values(info.element_type, shape, [seed, index])
-        message.inputs.add(name=info.name, datatype=info.datatype, shape=values.shape)
-        message.raw_input_contents.append(_raw(info.element_type, values))
+        tensors.append((info.name, info.datatype, values.shape, _raw(info.element_type, values)))
+    return bound(signature, tensors)
+
+
+def bound(signature: Signature, tensors: Iterable[tuple[str, str, Sequence[int], bytes]]) -> Request:
+    """The request of a client that sends these: name, datatype, shape, raw contents. Raises what bind raises."""
+    message = inference_pb2.ModelInferRequest(model_name=signature.model)
+    for name, datatype, shape, contents in tensors:
+        message.inputs.add(name=name, datatype=datatype, shape=shape)
+        message.raw_input_contents.append(contents)
     made: Request = decode(message.SerializeToString())
     bind(signature, made)
     return made
+
+
+def raw(datatype: str, shape: Sequence[int], seed: int | None) -> bytes:
+    """Raw contents for one tensor: small random values, or without a seed zeros and empty strings."""
+    element_type = _ELEMENT_TYPES[datatype]
+    if seed is not None:
+        return _raw(element_type, _values(element_type, list(shape), [seed]))
+    return bytes(nbytes(datatype, shape) or STRING_HEADER * math.prod(shape))
+
+
+def nbytes(datatype: str, shape: Sequence[int]) -> int | None:
+    """Bytes of a tensor's raw contents; None for strings, which have lengths of their own."""
+    return math.prod(shape) * size_of(_ELEMENT_TYPES[datatype]) or None
 
 
 def _values(element_type: int, shape: list[int], seed: list[int]) -> np.ndarray:

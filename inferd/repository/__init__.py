@@ -9,6 +9,7 @@ from inferd.repository.overrides import Override
 from inferd.repository.runtime import RuntimeDecl
 from inferd.repository.scan import BrokenModel, ModelDir, Reader, Repository, VersionDir, digest
 from inferd.repository.tensors import TensorDecl
+from inferd.repository.warmup import SampleTensor, WarmupSample
 
 __all__ = [
     "BatchingDecl",
@@ -21,8 +22,10 @@ __all__ = [
     "Reader",
     "Repository",
     "RuntimeDecl",
+    "SampleTensor",
     "TensorDecl",
     "VersionDir",
+    "WarmupSample",
     "declare",
     "digest",
     "parse",

@@ -20,6 +20,7 @@ from inferd.repository.fields import Place, placed
 from inferd.repository.instances import InstancesDecl, read_instances
 from inferd.repository.runtime import RuntimeDecl, read_runtime
 from inferd.repository.tensors import TensorDecl, read_tensors
+from inferd.repository.warmup import WarmupSample, read_warmup
 
 MODEL_FILE = "model.onnx"
 
@@ -37,6 +38,7 @@ class ModelDecl:
     instances: InstancesDecl = field(default_factory=InstancesDecl)
     runtime: RuntimeDecl = field(default_factory=RuntimeDecl)
     model_file: str = MODEL_FILE
+    warmup: tuple[WarmupSample, ...] = ()
     warnings: tuple[str, ...] = ()
     config: ModelConfig | None = None
     """The whole file; None where there is none. Never changed after it was read."""
@@ -80,6 +82,7 @@ def declare(config: ModelConfig, name: str) -> ModelDecl:
     _check_version_policy(config)
     batching, batching_warnings = read_batching(config)
     runtime, runtime_warnings = read_runtime(config)
+    warmup, warmup_warnings = read_warmup(config)
     ignored = [f"{path!r} is not acted on" for path, place in places.items() if place is Place.IGNORED]
     return ModelDecl(
         name=name,
@@ -89,7 +92,10 @@ def declare(config: ModelConfig, name: str) -> ModelDecl:
         instances=read_instances(config.instance_group),
         runtime=runtime,
         model_file=_model_file(config.default_model_filename),
-        warnings=tuple(f"{CONFIG_FILE}: {w}" for w in [*ignored, *batching_warnings, *runtime_warnings]),
+        warmup=warmup,
+        warnings=tuple(
+            f"{CONFIG_FILE}: {w}" for w in [*ignored, *batching_warnings, *runtime_warnings, *warmup_warnings]
+        ),
         config=config,
     )
 

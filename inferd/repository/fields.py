@@ -90,7 +90,7 @@ FIELDS = MappingProxyType(
         "model_transaction_policy.decoupled": Place.REFUSED,
         "response_cache": Place.INSIDE,
         "response_cache.enable": Place.IGNORED,
-        "model_warmup": Place.IGNORED,
+        "model_warmup": Place.ACTED,
         "parameters": Place.ACTED,
         "model_operations": Place.IGNORED,
         # An agent may decrypt, check or rewrite the model's files before they are loaded.

@@ -10,6 +10,7 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from inferd.errors import RepositoryError
 from inferd.health import RESERVED_NAMES
@@ -17,6 +18,7 @@ from inferd.proto.model_config_pb2 import ModelConfig
 from inferd.repository.config import MODEL_FILE, ModelDecl, declare, parse, selected
 from inferd.repository.content import content_of
 from inferd.repository.faults import CONFIG_FILE
+from inferd.repository.warmup import WARMUP_FOLDER, WarmupSample
 
 NAME_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}"
 NAME = re.compile(NAME_PATTERN)
@@ -24,6 +26,9 @@ VERSION = re.compile("[1-9][0-9]{0,17}")  # fits the signed 64 bits that version
 
 LAYOUT = f"expected <repository>/<model>/<version>/{MODEL_FILE}, for example"
 LARGEST_CONFIG_BYTES = 1 << 20
+
+# Folders of a model that are no versions and yet in their place: data for config.pbtxt to name.
+NOT_VERSIONS = frozenset({WARMUP_FOLDER, "initial_state"})
 
 # A volume's own folder, found at the root of many a mounted disk.
 NOT_MODELS = frozenset({"lost+found"})
@@ -197,6 +202,7 @@ def _model(root: Root, name: str, config: ModelConfig | None) -> ModelDir:
         raise RepositoryError(f"{name!r} is a name of the server's own health checks: rename the folder")
     home = root.inside(folder)
     decl = _declared(home, root, name) if config is None else declare(config, name)
+    decl = replace(decl, warmup=tuple(_found(sample, home, root) for sample in decl.warmup))
     found, folder_warnings = _versions(home)
     if not found:
         raise RepositoryError(f"{folder} has no version: {LAYOUT} {folder / '1' / MODEL_FILE}")
@@ -226,6 +232,18 @@ def _declared(home: Path, root: Root, name: str) -> ModelDecl:
     return declare(parse(text), name)
 
 
+def _found(sample: WarmupSample, home: Path, root: Root) -> WarmupSample:
+    """The sample with its files where they are on disk."""
+    inputs = dict(sample.inputs)
+    for name, tensor in sample.inputs.items():
+        if tensor.file is not None:
+            path = root.inside(home / WARMUP_FOLDER / tensor.file)
+            if not path.is_file():
+                raise RepositoryError(f"{path} is not a regular file")
+            inputs[name] = replace(tensor, file=path)
+    return replace(sample, inputs=MappingProxyType(inputs))
+
+
 def _versions(home: Path) -> tuple[list[int], list[str]]:
     found: list[int] = []
     warnings: list[str] = []
@@ -235,7 +253,7 @@ def _versions(home: Path) -> tuple[list[int], list[str]]:
             found.append(int(name))
         elif VERSION.fullmatch(name):
             warnings.append(f"{name!r} is a file; a version is a folder")
-        elif is_folder:
+        elif is_folder and name not in NOT_VERSIONS:
             warnings.append(f"folder {name!r} is not a version; those are 1, 2, 3 ... without leading zeros")
     return sorted(found), warnings
 

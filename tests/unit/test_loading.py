@@ -18,7 +18,7 @@ from inferd._native.batch import alone
 from inferd.config import Settings, Warmup
 from inferd.device import CpuDevice
 from inferd.loading import Loaded, load
-from inferd.repository import scan
+from inferd.repository import Reader
 
 QUICKLY = Settings(warmup=Warmup(budget_ms=0))
 MIB = 1 << 20
@@ -27,7 +27,7 @@ HIDDEN_MIB = 64
 
 def loaded(tmp_path: Path, model: onnx.ModelProto, config: str = "", threads: int = 1) -> Loaded:
     onnx_models.write(tmp_path, "m", model, config=config)
-    found = scan(tmp_path)
+    found = Reader(tmp_path).scan()
     assert found.broken == ()
     (directory,) = found.models
     (version,) = directory.versions

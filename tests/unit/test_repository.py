@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from inferd.errors import RepositoryError
 from inferd.repository import BrokenModel, ModelDir, Reader, Repository, VersionDir, digest
-from inferd.repository.scan import NAME
+from inferd.repository.scan import NAME, NOT_MODELS
 
 
 def put(path: Path, content: str | bytes = b"onnx") -> Path:
@@ -108,7 +108,7 @@ def test_a_folder_name_that_is_not_utf8_can_be_printed(tmp_path: Path) -> None:
 
 FOLDER_NAMES = st.text(
     st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40
-).filter(lambda name: name[0] != ".")
+).filter(lambda name: name[0] != "." and name not in NOT_MODELS)
 
 
 @settings(max_examples=50)
@@ -183,7 +183,7 @@ def test_a_policy_that_selects_nothing_breaks_the_model(tmp_path: Path) -> None:
     assert "version_policy selects none of the versions on disk (1, 2)" in only_reason(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["0", "01", "v1", "-1", "1.0", "\u0661", "9" * 19, "warmup"])
+@pytest.mark.parametrize("name", ["0", "01", "v1", "-1", "1.0", "\u0661", "9" * 19, "labels"])
 def test_a_folder_that_is_no_version_is_warned_of(tmp_path: Path, name: str) -> None:
     put(tmp_path / "net" / "1" / "model.onnx")
     put(tmp_path / "net" / name / "model.onnx")
@@ -195,6 +195,7 @@ def test_a_folder_that_is_no_version_is_warned_of(tmp_path: Path, name: str) -> 
 def test_dot_folders_and_files_beside_the_versions_are_not_mentioned(tmp_path: Path) -> None:
     put(tmp_path / "net" / "1" / "model.onnx")
     put(tmp_path / "net" / ".ipynb_checkpoints" / "x")
+    put(tmp_path / "net" / "warmup" / "x")
     put(tmp_path / "net" / "labels.txt")
     assert only_model(tmp_path).decl.warnings == ()
 

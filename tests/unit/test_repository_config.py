@@ -136,7 +136,6 @@ def test_the_whole_file_is_kept() -> None:
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ('model_warmup { name: "w" }', "model_warmup"),
         ('input { name: "x" data_type: TYPE_FP32 dims: 1 optional: true }', "input.optional"),
         (
             'output { name: "y" data_type: TYPE_FP32 dims: 1 label_filename: "l.txt" }',
