@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from inferd import batchable
+from inferd import batchable, completing
 from inferd._native.signature import Signature
 from inferd.batchable import Batchability
 from inferd.config import Settings
 from inferd.device import Device
 from inferd.errors import ModelFailed
-from inferd.repository import ModelDecl, RuntimeDecl, TensorDecl, VersionDir
-from inferd.session import Session, SessionOptions, Slot, TensorInfo
+from inferd.repository import ModelDecl, RuntimeDecl, VersionDir
+from inferd.session import Session, SessionOptions, Slot
 from inferd.warmup import Warmup
 
 # config.pbtxt's optimization.graph.level: 0 everything, 1 up to extended, -1 basic, 2 none.
@@ -24,7 +24,7 @@ GRAPH_LEVELS: Mapping[int, int | None] = MappingProxyType({0: None, 1: 2, -1: 1,
 class Loaded:
     """One model version in memory, warm, with what was learnt on the way."""
 
-    decl: ModelDecl
+    decl: ModelDecl  # with every tensor of the model
     version: int
     session: Session
     signature: Signature
@@ -50,10 +50,10 @@ def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int,
     """
     options = _options(decl.runtime, threads, device)
     session = Session(version.model_path, options, device)
-    _check_declared("input", decl.inputs, session.inputs, decl.batching.max_batch_size, decl.name)
-    _check_declared("output", decl.outputs, session.outputs, decl.batching.max_batch_size, decl.name)
+    completing.agree(decl, session)
     warnings = [*decl.warnings, *_not_here(decl, device)]
     batching, max_rows = _decide(decl, session, settings, warnings)
+    decl = completing.complete(decl, session, batched=batching.batched, why=batching.reason)
     signature = batchable.signature_of(
         session,
         decl.name,
@@ -138,31 +138,3 @@ def _decide(decl: ModelDecl, session: Session, settings: Settings, warnings: lis
             "set max_batch_size: 0 unless you know better"
         )
     return Batchability(True, f"config.pbtxt says max_batch_size: {said}", found.length), said
-
-
-def _check_declared(
-    what: str, decls: tuple[TensorDecl, ...], infos: tuple[TensorInfo, ...], max_batch_size: int | None, model: str
-) -> None:
-    """config.pbtxt may say less than the file, but nothing that is not so."""
-    by_name = {info.name: info for info in infos}
-    for decl in decls:
-        info = by_name.get(decl.name)
-        if info is None:
-            known = ", ".join(f"'{name}'" for name in by_name)
-            raise ModelFailed(
-                f"config.pbtxt names the {what} '{decl.name}', which model '{model}' does not have; it has {known}"
-            )
-        if decl.datatype and decl.datatype != info.datatype:
-            raise ModelFailed(
-                f"config.pbtxt says {what} '{decl.name}' is {decl.datatype}; the model says {info.datatype}"
-            )
-        shape = info.shape[1:] if max_batch_size else info.shape
-        if not decl.dims:
-            continue
-        if len(decl.dims) != len(shape) or any(
-            a >= 0 and b >= 0 and a != b for a, b in zip(decl.dims, shape, strict=True)
-        ):
-            raise ModelFailed(
-                f"config.pbtxt says {what} '{decl.name}' has dims {list(decl.dims)}; the model says {list(shape)}"
-                + (" without the batch dimension" if max_batch_size else "")
-            )

@@ -18,7 +18,10 @@ DATATYPES: Mapping[int, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class TensorDecl:
-    """One tensor as the file describes it: v2 datatype, dims without the batch axis, -1 for any length."""
+    """One tensor as the file describes it: v2 datatype, dims without the batch axis, -1 for any length.
+
+    What the file does not say is empty until it is completed from the model.
+    """
 
     name: str
     datatype: str
@@ -44,9 +47,8 @@ def read_tensors(side: str, tensors: Iterable[ModelInput | ModelOutput]) -> tupl
 
 
 def _tensor(what: str, tensor: ModelInput | ModelOutput) -> TensorDecl:
-    datatype = DATATYPES.get(tensor.data_type, "")
-    if not datatype:
-        raise fault(f"{what} needs a data_type, for example TYPE_FP32")
+    if tensor.data_type not in DATATYPES:
+        raise fault(f"{what}: data_type {tensor.data_type} is unknown")
     dims = _shape(f"{what}: dims", tensor.dims)
     reshape = None
     if tensor.HasField("reshape"):
@@ -54,7 +56,7 @@ def _tensor(what: str, tensor: ModelInput | ModelOutput) -> TensorDecl:
         _check_reshape(what, dims, reshape)
     return TensorDecl(
         tensor.name,
-        datatype,
+        DATATYPES[tensor.data_type],
         dims,
         reshape=reshape,
         optional=isinstance(tensor, ModelInput) and tensor.optional,

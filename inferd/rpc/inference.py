@@ -21,7 +21,7 @@ from inferd.errors import Code, InferdError, NotOffered
 from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Models, State
 from inferd.proto import inference_pb2 as pb
 from inferd.rpc.boundary import Context, Handler, guarded, parsed
-from inferd.rpc.model_config import PLATFORM, describe
+from inferd.rpc.model_config import PLATFORM, describe, shape_of
 from inferd.rpc.repository import RepositoryControl
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -130,12 +130,10 @@ class InferenceService:
             versions=[str(one.version) for one in self._models.versions(model.name) if one.state is State.READY],
             platform=PLATFORM,
         )
-        for tensors, infos in (
-            (answer.inputs, loaded.session.inputs),
-            (answer.outputs, loaded.session.outputs),
-        ):
-            for info in infos:
-                tensors.add(name=info.name, datatype=info.datatype, shape=info.shape)
+        for tensors, decls in ((answer.inputs, loaded.decl.inputs), (answer.outputs, loaded.decl.outputs)):
+            for decl in decls:
+                shape = shape_of(decl, batched=loaded.signature.batched)
+                tensors.add(name=decl.name, datatype=decl.datatype, shape=shape)
         return answer
 
     async def ModelConfig(self, request: Any, context: Context) -> Any:

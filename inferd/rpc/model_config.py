@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from inferd.loading import Loaded
 from inferd.proto import model_config_pb2 as pb
-from inferd.session import TensorInfo
+from inferd.repository import TensorDecl
 
 PLATFORM: Final = "onnxruntime_onnx"
 BACKEND: Final = "onnxruntime"
@@ -25,10 +25,13 @@ def describe(loaded: Loaded) -> Any:
     config.default_model_filename = loaded.decl.model_file
     batched = loaded.signature.batched
     config.max_batch_size = loaded.signature.max_rows if batched else 0
-    for tensors, infos in ((config.input, loaded.session.inputs), (config.output, loaded.session.outputs)):
+    if not config.HasField("version_policy"):
+        config.version_policy.latest.num_versions = 1
+    for tensors, decls in ((config.input, loaded.decl.inputs), (config.output, loaded.decl.outputs)):
+        said = {tensor.name: tensor for tensor in tensors}
+        completed = [_completed(said.get(decl.name) or tensors.add(name=decl.name), decl) for decl in decls]
         del tensors[:]
-        for info in infos:
-            tensors.add(name=info.name, data_type=_data_type(info), dims=info.shape[1 if batched else 0 :])
+        tensors.extend(completed)
     if batched and not config.HasField("dynamic_batching"):
         config.dynamic_batching.SetInParent()
     if not config.instance_group:
@@ -36,6 +39,18 @@ def describe(loaded: Loaded) -> Any:
     return config
 
 
-def _data_type(info: TensorInfo) -> int:
-    name = "STRING" if info.datatype == "BYTES" else info.datatype
-    return int(pb.DataType.Value(f"TYPE_{name}"))
+def shape_of(decl: TensorDecl, *, batched: bool) -> tuple[int, ...]:
+    """The shape of a tensor on the wire, -1 for any length: with the batch dimension, if there is one."""
+    return (-1, *decl.dims) if batched else decl.dims
+
+
+def _completed(tensor: Any, decl: TensorDecl) -> Any:
+    """A copy of what the file says of a tensor, with what it leaves out."""
+    made = type(tensor)()
+    made.CopyFrom(tensor)
+    made.data_type = pb.DataType.Value(f"TYPE_{'STRING' if decl.datatype == 'BYTES' else decl.datatype}")
+    made.dims[:] = decl.dims
+    if decl.reshape is not None:
+        made.reshape.shape[:] = decl.reshape
+        made.reshape.SetInParent()
+    return made

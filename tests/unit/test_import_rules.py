@@ -16,7 +16,7 @@ LAYERS = (
     {"_native", "proto", "config", "cpus", "health", "device", "pace", "memory", "offloop"},
     {"repository", "telemetry", "session"},
     {"synthetic", "trial"},
-    {"batchable", "warmup"},
+    {"batchable", "completing", "warmup"},
     {"loading", "instance"},
     {"runner", "inline"},
     {"models"},

@@ -43,9 +43,10 @@ def test_tensors_are_read_with_v2_datatypes() -> None:
         input { name: "x" data_type: TYPE_FP32 dims: [ -1, 3 ] }
         input { name: "s" data_type: TYPE_STRING dims: 1 }
         output { name: "y" data_type: TYPE_INT64 }
+        output { name: "z" }
     """)
     assert decl.inputs == (TensorDecl("x", "FP32", (-1, 3)), TensorDecl("s", "BYTES", (1,)))
-    assert decl.outputs == (TensorDecl("y", "INT64", ()),)
+    assert decl.outputs == (TensorDecl("y", "INT64", ()), TensorDecl("z", "", ()))
 
 
 def test_every_datatype_but_the_invalid_one_has_a_v2_name() -> None:
@@ -225,8 +226,7 @@ def test_all_refused_fields_are_told_at_once() -> None:
         ("version_policy { specific { } }", "version_policy.specific.versions must name versions"),
         ("version_policy { specific { versions: [ 1, 0 ] } }", "each 1 or more"),
         ("input { data_type: TYPE_FP32 dims: 1 }", "an input has no name"),
-        ('input { name: "x" dims: 1 }', "input 'x' needs a data_type"),
-        ('input { name: "x" data_type: 99 dims: 1 }', "input 'x' needs a data_type"),
+        ('input { name: "x" data_type: 99 dims: 1 }', "input 'x': data_type 99 is unknown"),
         ('output { name: "y" data_type: TYPE_FP32 dims: 0 }', "output 'y': dims must be 1 or more, or -1"),
         ('output { name: "y" data_type: TYPE_FP32 dims: -2 }', "output 'y': dims must be 1 or more, or -1"),
         (
