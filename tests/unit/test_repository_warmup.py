@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inferd.errors import RepositoryError
-from inferd.repository import SampleTensor, WarmupSample, declare, parse, Reader
+from inferd.repository import Reader, SampleTensor, WarmupSample, declare, parse
 
 FP32 = "data_type: TYPE_FP32"
 

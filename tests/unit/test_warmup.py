@@ -19,7 +19,7 @@ from inferd.device import CpuDevice
 from inferd.errors import ModelFailed
 from inferd.loading import Loaded, load
 from inferd.pace import Pace
-from inferd.repository import SampleTensor, WarmupSample, Reader
+from inferd.repository import Reader, SampleTensor, WarmupSample
 from inferd.session import Session, SessionOptions, Slot
 from inferd.warmup import Warmup
 
