@@ -78,6 +78,7 @@ format: $(VENV)/.dev ## put the Python sources into the project's format
 
 docs: $(VENV)/.dev ## regenerate the pages that come from the code
 	$(BIN)/python -m inferd.config.docs > docs/configuration.md
+	$(BIN)/python -m inferd.repository.docs > docs/model-config.md
 
 debug: $(VENV)/.dev ## rebuild ext/ in place with checks and counters of live objects; `make release` undoes it
 	INFERD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force

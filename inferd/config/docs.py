@@ -93,7 +93,7 @@ def _settings() -> Iterator[str]:
         yield from ("", f"### {section or 'Without a section'}", "")
         if section:
             yield from (meanings[section], "")
-        yield from _table(
+        yield from table(
             ("YAML key", "Environment", "Flag", "Value", "Default", "Meaning"),
             (_row(leaf) for leaf in members),
         )
@@ -151,7 +151,7 @@ def _refused() -> Iterator[str]:
         "Not built yet, and refused wherever it is set, by these names and every name that starts so:",
         "",
     )
-    yield from _table(
+    yield from table(
         ("Setting", "What it would configure"),
         ((f"`{name}`", thing) for name, thing in names.NOT_BUILT.items()),
     )
@@ -187,7 +187,7 @@ def _elsewhere() -> Iterator[str]:
         "",
     )
     known = {leaf.path for leaf in leaves()}
-    yield from _table(
+    yield from table(
         ("There", "inferd", "Remark"),
         (
             (
@@ -207,7 +207,8 @@ def _elsewhere() -> Iterator[str]:
     yield ""
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """The lines of a Markdown table."""
     yield f"| {' | '.join(head)} |"
     yield "|---" * len(head) + "|"
     for row in rows:

@@ -1,7 +1,8 @@
 """Which fields of config.pbtxt are acted on: one table, and the walk that holds a file against it.
 
-To give a field a meaning: act on it in config.py and move its line here. A test holds the table
-against the schema, so a new field of the schema must be given a place before the tests pass.
+To give a field a meaning: act on it where its section is read and move its line here; `make docs` then writes
+it into docs/model-config.md. A test holds the table against the schema, so a new field of the schema must be
+given a place, and its meaning in docs.py, before the tests pass.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ FIELDS = MappingProxyType(
         "input.name": Place.ACTED,
         "input.data_type": Place.ACTED,
         "input.dims": Place.ACTED,
-        "input.format": Place.IGNORED,
+        "input.format": Place.ACTED,
         "input.reshape": Place.REFUSED,
         "input.is_shape_tensor": Place.REFUSED,
         "input.allow_ragged_batch": Place.REFUSED,
@@ -67,7 +68,7 @@ FIELDS = MappingProxyType(
         "sequence_batching": Place.REFUSED,
         "ensemble_scheduling": Place.REFUSED,
         "instance_group": Place.INSIDE,
-        "instance_group.name": Place.IGNORED,
+        "instance_group.name": Place.ACTED,
         "instance_group.kind": Place.ACTED,
         "instance_group.count": Place.ACTED,
         "instance_group.rate_limiter": Place.IGNORED,
