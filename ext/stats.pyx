@@ -1,8 +1,11 @@
 """Counts and histograms of one model version, kept in C and read only when somebody scrapes them."""
 
 cimport cython
+from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 
+from inferd._native.batch cimport Batch
+from inferd._native.clock cimport epoch_ms
 from inferd._native.wire cimport Request
 
 
@@ -25,21 +28,29 @@ cdef class Histogram:
         free(self.limits)
         free(self.counted)
 
-    cdef void add(self, double value) noexcept nogil:
+    cdef void add(self, double value, int64_t times) noexcept nogil:
         cdef int i = 0
         while i < self.limit_count and value > self.limits[i]:
             i += 1
-        self.counted[i] += 1
-        self.total += value
+        self.counted[i] += times
+        self.total += value * <double>times
 
     def observe(self, double value) -> None:
         """Count one observation."""
-        self.add(value)
+        self.add(value, 1)
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Observations per bucket, not cumulative; one more than there are bounds."""
         return tuple([self.counted[i] for i in range(self.limit_count + 1)])
+
+
+@cython.final
+cdef class SizeStats:
+    """What batches of one number of rows have taken."""
+
+    def __cinit__(self, int64_t rows):
+        self.rows = rows
 
 
 @cython.final
@@ -50,24 +61,55 @@ cdef class ModelStats:
         self.request_seconds = Histogram(seconds)
         self.queue_seconds = Histogram(seconds)
         self.compute_seconds = Histogram(seconds)
+        self.input_seconds, self.infer_seconds = Histogram(seconds), Histogram(seconds)
+        self.output_seconds = Histogram(seconds)
         self.batch_rows = Histogram(rows)
+        self.by_rows = {}
 
     cpdef void finished(self, int code, double seconds) noexcept:
         """Count one request that has its answer or its error."""
+        if code == 0:
+            self.ok_seconds += seconds
         if 0 <= code < CODES:
             self.codes[code] += 1
-        self.request_seconds.add(seconds)
+        self.request_seconds.add(seconds, 1)
 
     cpdef void ran(self, Request request) noexcept:
         """Count one request that went through a run: its wait and the run of its batch."""
-        self.queue_seconds.add(<double>(request.taken_ns - request.arrived_ns) * 1e-9)
-        self.compute_seconds.add(<double>request.run_ns * 1e-9)
+        self.queue_seconds.add(<double>(request.taken_ns - request.arrived_ns) * 1e-9, 1)
+        self.compute_seconds.add(<double>request.run_ns * 1e-9, 1)
 
-    def batch(self, int64_t rows) -> None:
-        """Count one run of the session. Only runner threads call this, under the GIL."""
+    def batch(
+        self, Batch batch not None, int64_t started_ns, int64_t gathered_ns, int64_t computed_ns, int64_t ended_ns
+    ) -> None:
+        """Count one batch that ran well, by when its parts ended, and tell each member how long it took.
+
+        Each member waited for all of it, so the histograms have its times once for each of them.
+        """
+        cdef int64_t members = len(batch.members)
+        cdef SizeStats size = self.by_rows.get(batch.rows)
+        for member in batch.members:
+            (<Request>member).run_ns = ended_ns - started_ns
         self.batches += 1
-        self.rows += rows
-        self.batch_rows.add(<double>rows)
+        self.rows += batch.rows
+        self.last_run_ms = epoch_ms()
+        self.batch_rows.add(<double>batch.rows, 1)
+        self.input_seconds.add(<double>(gathered_ns - started_ns) * 1e-9, members)
+        self.infer_seconds.add(<double>(computed_ns - gathered_ns) * 1e-9, members)
+        self.output_seconds.add(<double>(ended_ns - computed_ns) * 1e-9, members)
+        if size is None:
+            if len(self.by_rows) == MAX_SIZES:
+                return
+            size = self.by_rows[batch.rows] = SizeStats(batch.rows)
+        size.batches += 1
+        size.input_ns += gathered_ns - started_ns
+        size.infer_ns += computed_ns - gathered_ns
+        size.output_ns += ended_ns - computed_ns
+
+    @property
+    def sizes(self) -> list[SizeStats]:
+        """By number of rows, rising; of MAX_SIZES different ones at most, those that came first."""
+        return [self.by_rows[rows] for rows in sorted(self.by_rows)]
 
     @property
     def requests_by_code(self) -> dict[int, int]:

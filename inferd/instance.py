@@ -84,12 +84,10 @@ class Instance:
             answer(batch, self._slot.run(batch))
         except Exception as failure:
             return failure
-        run_ns, cpu_ns = time.monotonic_ns() - started_ns, time.thread_time_ns() - started_cpu_ns
-        for member in batch.members:
-            member.run_ns = run_ns
-        self._stats.batch(batch.rows)
+        ended_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns() - started_cpu_ns
+        self._stats.batch(batch, started_ns, self._slot.gathered_ns, self._slot.computed_ns, ended_ns)
         if not batch.apart:
-            self._paces.observe(batch.size_class, batch.rows, run_ns, cpu_ns)
+            self._paces.observe(batch.size_class, batch.rows, ended_ns - started_ns, cpu_ns)
         return None
 
     def _refuse(self, request: Request, failure: Exception) -> None:

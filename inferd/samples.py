@@ -22,6 +22,9 @@ def sample_of(model: Model) -> ModelSample:
         request=_histogram(stats.request_seconds),
         queue=_histogram(stats.queue_seconds),
         compute=_histogram(stats.compute_seconds),
+        compute_input=_histogram(stats.input_seconds),
+        compute_infer=_histogram(stats.infer_seconds),
+        compute_output=_histogram(stats.output_seconds),
         batch_rows=_histogram(stats.batch_rows),
     )
 

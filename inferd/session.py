@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -160,6 +161,8 @@ class Slot:
         self._outputs: list[Buffer | None] = [None] * len(session.outputs)
         self._plans: OrderedDict[int | bytes, _Plan] = OrderedDict()
         self._declared_shapes_hold = True
+        # Of the last run, on the monotonic clock: when its inputs were in place, when ONNX Runtime was done.
+        self.gathered_ns = self.computed_ns = 0
         self._run: Callable[[Batch], list[OutputView]] = self._run_objects if session.has_strings else self._run_bound
 
     def run(self, batch: Batch) -> list[OutputView]:
@@ -187,6 +190,7 @@ class Slot:
             assert buffer is not None  # _plan has allocated it
             gather(batch, index, buffer.host_address, buffer.nbytes)
             self._session.device.upload(buffer, nbytes)
+        self.gathered_ns = time.monotonic_ns()
         try:
             self._session.ort.run_with_iobinding(plan.binding, self._session.run_options)
         except RuntimeError as failure:
@@ -196,6 +200,7 @@ class Slot:
             self._declared_shapes_hold = False
             self._plans.clear()
             return self._run_bound(batch)
+        self.computed_ns = time.monotonic_ns()
         if plan.views is None:
             return self._allocated_views(plan.binding)
         for buffer, nbytes in plan.output_buffers:
@@ -304,7 +309,10 @@ class Slot:
                 gather(batch, index, array.ctypes.data, array.nbytes)
                 feeds[info.name] = array
         views = []
-        for info, value in zip(session.outputs, session.ort.run(None, feeds, session.run_options), strict=True):
+        self.gathered_ns = time.monotonic_ns()
+        values = session.ort.run(None, feeds, session.run_options)
+        self.computed_ns = time.monotonic_ns()
+        for info, value in zip(session.outputs, values, strict=True):
             if info.element_type == STRING:
                 views.append(OutputView(STRING, value.shape, strings=np.asarray(value, object).ravel().tolist()))
             else:

@@ -23,11 +23,12 @@ from inferd.proto import inference_pb2 as pb
 from inferd.rpc.boundary import Context, Handler, guarded, parsed
 from inferd.rpc.model_config import PLATFORM, describe, shape_of
 from inferd.rpc.repository import RepositoryControl
+from inferd.rpc.statistics import Statistics
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MODEL_INFER: Final = f"/{SERVICE.full_name}/ModelInfer".encode()
 # Exactly what works, always: clients switch features on by these names.
-EXTENSIONS: Final = ("model_configuration",)
+EXTENSIONS: Final = ("model_configuration", "statistics")
 
 
 class InferenceService:
@@ -36,7 +37,7 @@ class InferenceService:
     def __init__(self, models: Models, settings: Settings, version: str, control: RepositoryControl) -> None:
         self._models, self._version = models, version
         # Parts of the service that have rooms of their own; methods are looked for in each.
-        self._parts = (self, control)
+        self._parts = (self, control, Statistics(models))
         self._extensions = (*EXTENSIONS, *control.extensions)
         self._timeout_ns = settings.inference.timeout_ms * 1_000_000
         self._ready = False

@@ -64,6 +64,9 @@ class ModelSample:
     request: HistogramSample = field(default_factory=_nothing_observed)
     queue: HistogramSample = field(default_factory=_nothing_observed)
     compute: HistogramSample = field(default_factory=_nothing_observed)
+    compute_input: HistogramSample = field(default_factory=_nothing_observed)
+    compute_infer: HistogramSample = field(default_factory=_nothing_observed)
+    compute_output: HistogramSample = field(default_factory=_nothing_observed)
     batch_rows: HistogramSample = field(default_factory=_nothing_observed)
 
 
@@ -137,8 +140,26 @@ _OF_MODELS: Final[tuple[_Family, ...]] = (
     ),
     _histogram(
         "inferd_compute_duration",
-        "Time a batch spent in the session.",
+        "Time that the batch of a request took, from its inputs to its answers.",
         lambda sample: sample.compute,
+        unit="seconds",
+    ),
+    _histogram(
+        "inferd_compute_input_duration",
+        "Of inferd_compute_duration_seconds: until the inputs were in place.",
+        lambda sample: sample.compute_input,
+        unit="seconds",
+    ),
+    _histogram(
+        "inferd_compute_infer_duration",
+        "Of inferd_compute_duration_seconds: the run of the model.",
+        lambda sample: sample.compute_infer,
+        unit="seconds",
+    ),
+    _histogram(
+        "inferd_compute_output_duration",
+        "Of inferd_compute_duration_seconds: until the answers were written.",
+        lambda sample: sample.compute_output,
         unit="seconds",
     ),
     _histogram("inferd_batch_rows", "Rows of the batches that were run.", lambda sample: sample.batch_rows),

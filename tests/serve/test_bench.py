@@ -99,6 +99,15 @@ def test_a_number_of_requests_is_sent_exactly(zoo: Server) -> None:
     assert all(one.measured for one in point.timeline)
 
 
+def test_the_statistics_of_inferd_itself_are_those_of_the_load(zoo: Server) -> None:
+    point = only(measured(zoo.address, "mlp", "--requests=60", "--batch=2", "--concurrency=3"))
+    moved = point.statistics
+    assert moved is not None
+    assert (moved.inferences, point.ok) == (120, 60)
+    assert 0 < moved.executions <= 60
+    assert min(moved.queue_ns, moved.compute_input_ns, moved.compute_infer_ns, moved.compute_output_ns) > 0
+
+
 def test_windows_are_measured_until_they_agree(zoo: Server) -> None:
     point = only(measured(zoo.address, "mlp", "--warmup=0", "--window=0.2", "--stability=1"))
     assert point.stable

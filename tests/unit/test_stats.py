@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+from handmade import signature_of
 from hypothesis import given
 from hypothesis import strategies as st
-from queued import queue, request
+from queued import queue, request, taken
 
+from inferd._native.batch import Batch
 from inferd._native.stats import Histogram, ModelStats
 
 
@@ -59,12 +63,67 @@ def test_a_code_that_there_is_not_still_took_its_time(code: int) -> None:
     assert stats.request_seconds.counts == (0, 1)
 
 
-def test_a_run_counts_its_rows() -> None:
+def test_requests_that_ended_well_are_told_from_the_others_by_their_time() -> None:
+    stats = ModelStats([1.0], [1])
+    for code, seconds in ((0, 0.25), (3, 4.0), (0, 0.5), (-1, 8.0)):
+        stats.finished(code, seconds)
+    assert (stats.ok_seconds, stats.request_seconds.total) == (0.75, 12.75)
+
+
+def batch(*rows: int) -> Batch:
+    found = queue(batch_rows=sum(rows))
+    for one in rows:
+        found.put(request(one), 0)
+    return taken(found.take(0))
+
+
+def test_a_run_counts_its_rows_once_and_its_times_for_each_member() -> None:
+    stats = ModelStats([1.0, 3.0], [1, 8])
+    one = batch(2, 1, 3)
+    stats.batch(one, 1_000_000_000, 1_500_000_000, 3_500_000_000, 8_500_000_000)
+    assert (stats.batches, stats.rows, stats.batch_rows.counts) == (1, 6, (0, 1, 0))
+    assert (stats.input_seconds.counts, stats.input_seconds.total) == ((3, 0, 0), 1.5)
+    assert (stats.infer_seconds.counts, stats.infer_seconds.total) == ((0, 3, 0), 6.0)
+    assert (stats.output_seconds.counts, stats.output_seconds.total) == ((0, 0, 3), 15.0)
+    assert [member.run_ns for member in one.members] == [7_500_000_000] * 3
+
+
+def test_the_last_run_is_told_by_the_time_of_day() -> None:
+    stats = ModelStats([1.0], [1])
+    assert stats.last_run_ms == 0
+    before_ms = time.time_ns() // 1_000_000
+    stats.batch(batch(1), 0, 1, 2, 3)
+    assert before_ms <= stats.last_run_ms <= time.time_ns() // 1_000_000
+
+
+def told(stats: ModelStats) -> list[tuple[int, ...]]:
+    return [(one.rows, one.batches, one.input_ns, one.infer_ns, one.output_ns) for one in stats.sizes]
+
+
+def test_batches_of_one_size_are_counted_together_and_told_by_size() -> None:
     stats = ModelStats([1.0], [1, 8])
-    for rows in (1, 5, 9):
-        stats.batch(rows)
-    assert (stats.batches, stats.rows) == (3, 15)
-    assert stats.batch_rows.counts == (1, 1, 1)
+    for rows in ((4,), (1,), (1, 3), (2,)):
+        stats.batch(batch(*rows), 10, 11, 13, 17)
+    assert told(stats) == [(1, 1, 1, 2, 4), (2, 1, 1, 2, 4), (4, 2, 2, 4, 8)]
+
+
+@given(st.lists(st.integers(1, 64), max_size=50))
+def test_the_rows_of_all_sizes_are_the_rows_that_were_counted(sizes: list[int]) -> None:
+    stats = ModelStats([1.0], [1, 8])
+    for rows in sizes:
+        stats.batch(batch(rows), 0, 1, 2, 3)
+    assert sum(one.rows * one.batches for one in stats.sizes) == stats.rows == sum(sizes)
+    assert sum(one.batches for one in stats.sizes) == stats.batches == len(sizes)
+
+
+def test_clients_that_choose_ever_new_sizes_do_not_make_the_counts_grow_for_ever() -> None:
+    signature = signature_of({"x": ("FP32", [-1, 0])}, batched=True, max_rows=1, lenient=True)
+    stats, line = ModelStats([1.0], [1]), queue(signature=signature)
+    for rows in range(1, 5001):
+        line.put(request(rows, 0, signature=signature), 0)
+        stats.batch(taken(line.take(0)), 0, 1, 2, 3)
+    assert (stats.batches, stats.rows) == (5000, 5000 * 5001 // 2)
+    assert [one.rows for one in stats.sizes] == list(range(1, 4097))
 
 
 def test_a_request_that_ran_counts_its_wait_and_its_run() -> None:
