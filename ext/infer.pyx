@@ -8,7 +8,6 @@ from inferd._native.clock cimport monotonic_ns
 from inferd._native.doorbell cimport Bell
 from inferd._native.hub cimport Hub
 from inferd._native.queue cimport BatchQueue
-from inferd._native.signature cimport Signature
 from inferd._native.span cimport span_equals
 from inferd._native.stats cimport ModelStats
 from inferd._native.stream cimport OPEN, Method, Stream
@@ -24,18 +23,33 @@ cdef int INTERNAL = Code.INTERNAL
 cdef class Endpoint:
     """Where requests for one version of one model go, or the refusal that they all get."""
 
-    cdef Signature signature
-    cdef BatchQueue queue
-    cdef Bell bell
-    cdef ModelStats stats
-    cdef object refusal
-
     def __cinit__(self, BatchQueue queue, Bell bell not None, ModelStats stats not None, refusal=None):
         if queue is not None:
             self.queue, self.signature = queue, queue.signature
         elif refusal is None:
             raise ValueError("an endpoint without a queue needs a refusal")
         self.bell, self.stats, self.refusal = bell, stats, refusal
+
+
+cdef class Waiter:
+    """A completion of a request that is told by a call, not by a future."""
+
+    cdef int settled(self, Request request, int64_t now_ns) except -1:
+        """The request has an answer or an error, and completes nothing any more."""
+        raise NotImplementedError
+
+
+cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns):
+    """Check a decoded request and queue it; the bell is not rung yet.
+
+    Gives the refusal that every request here gets, if there is one. Raises an InferdError for one of this request's own.
+    """
+    if endpoint.refusal is not None:
+        return endpoint.refusal  # not raised, or it would grow a traceback with each request
+    bind_request(endpoint.signature, request)
+    request.deadline_ns = deadline_ns
+    endpoint.queue.put(request, monotonic_ns())
+    return None
 
 
 @cython.final
@@ -48,19 +62,6 @@ cdef class InferMethod(Method):
     gives it compressed with the name of how, or None where it is to stay as it is. Calls without a deadline get
     `timeout_ns`, if not 0.
     """
-
-    cdef dict endpoints
-    cdef object find
-    cdef ModelStats unknown
-    cdef object trailers
-    cdef object unpacked
-    cdef object packed
-    cdef int64_t timeout_ns
-
-    # The last one looked up, and by which name: most requests ask for what the one before them asked for.
-    cdef Endpoint last
-    cdef bytes last_name
-    cdef bytes last_version
 
     def __cinit__(self, find, ModelStats unknown not None, trailers, unpacked, packed, int64_t timeout_ns):
         self.endpoints, self.find, self.unknown = {}, find, unknown
@@ -97,11 +98,9 @@ cdef class InferMethod(Method):
             request = decode(body)
             endpoint = self.endpoint_of(request)
             stream.owner = endpoint
-            if endpoint.refusal is not None:
-                return self.refuse(stream, endpoint.refusal)
-            bind_request(endpoint.signature, request)
-            request.deadline_ns = stream.deadline_ns
-            endpoint.queue.put(request, monotonic_ns())
+            refusal = admit(endpoint, request, stream.deadline_ns)
+            if refusal is not None:
+                return self.refuse(stream, refusal)
         except InferdError as failure:
             return self.refuse(stream, failure)
         except Exception:
@@ -171,7 +170,7 @@ cdef int end(Stream stream, Request request, trailers, int64_t now_ns) except -1
 def settle(list requests not None, ModelStats stats not None, trailers, Hub hub) -> None:
     """Give each request's waiter its end, one by one: a cancelled neighbour changes nothing.
 
-    A waiter is a Stream or an asyncio future. `stats` counts requests that went through a run. What the answers come
+    A waiter is a Stream, a Waiter or an asyncio future. `stats` counts requests that went through a run. What the answers come
     to leaves in one write for each connection of `hub`, if there is one.
     """
     cdef Request request
@@ -185,6 +184,9 @@ def settle(list requests not None, ModelStats stats not None, trailers, Hub hub)
             waiter = request.completion
             if type(waiter) is Stream:
                 end(waiter, request, trailers, now_ns)
+            elif isinstance(waiter, Waiter):
+                request.completion = None
+                (<Waiter>waiter).settled(request, now_ns)
             elif waiter is not None and not waiter.done():
                 waiter.set_result(None)
     finally:

@@ -1,5 +1,6 @@
 """Outputs of a run -> ModelInferResponse bytes, one message per member of the batch.
 
+What a stream answers has one around it, ModelStreamInferResponse, and says that it is the last of its request's.
 One raw_output_contents entry per output and never typed contents: that is what clients read. Each
 message is allocated once, at its exact size, and each output byte is copied once.
 """
@@ -12,7 +13,7 @@ from libc.string cimport memcpy
 
 from inferd._native.datatype cimport BYTES, element_size
 from inferd._native.batch cimport Batch
-from inferd._native.signature cimport Signature
+from inferd._native.signature cimport Signature, string_field
 from inferd._native.span cimport put_span, put_varint, span_length, varint_size
 from inferd._native.wire cimport MAX_RANK, Request
 
@@ -24,9 +25,15 @@ cdef enum:
     TAG_OUTPUT = 5 << 3 | 2
     TAG_RAW = 6 << 3 | 2
     TAG_SHAPE = 3 << 3 | 2
+    # The same of ModelStreamInferResponse.
+    TAG_INFER_RESPONSE = 2 << 3 | 2
     # protobuf parsers refuse messages of 2 GiB and more.
     MAX_MESSAGE = 0x7FFFFFFF
     RELEASE_FROM_BYTES = 65536
+
+
+# parameters["triton_final_response"], a bool_param that is true: a model here answers each request once.
+cdef bytes FINAL = string_field(4, string_field(1, b"triton_final_response") + string_field(2, b"\x08\x01"))
 
 
 @cython.final
@@ -92,11 +99,11 @@ cdef inline int64_t dim(OutputView view, Part* part, int k, bint shared) noexcep
 
 
 cdef bytes encode(Signature signature, Request request, bint shared, list views, Part* parts):
-    """One ModelInferResponse from the prepared parts of one member."""
+    """One ModelInferResponse from the prepared parts of one member, with its envelope if it goes to a stream."""
     cdef OutputView view
     cdef bytes head, tensor_head, message
     cdef Py_ssize_t id_length = span_length(request.id_span)
-    cdef size_t total = len(signature.reply_head)
+    cdef size_t total = len(signature.reply_head), inner = 0
     cdef uint8_t* at
     cdef int i, k
     cdef Part* part
@@ -115,10 +122,16 @@ cdef bytes encode(Signature signature, Request request, bint shared, list views,
             part.tensor_nbytes += 1 + <size_t>varint_size(part.shape_nbytes) + part.shape_nbytes
         total += 1 + <size_t>varint_size(part.tensor_nbytes) + part.tensor_nbytes
         total += 1 + <size_t>varint_size(part.nbytes) + part.nbytes
+    if request.streamed:
+        inner = total + <size_t>len(FINAL)
+        total = inner + 1 + <size_t>varint_size(inner)
     if total > MAX_MESSAGE:
         raise RunFailed(f"the answer of model '{signature.model}' is {total} bytes; a message holds at most {MAX_MESSAGE}")
     message = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
     at = <uint8_t*>PyBytes_AS_STRING(message)
+    if request.streamed:
+        at[0] = TAG_INFER_RESPONSE
+        at = put_varint(at + 1, inner)
     head = signature.reply_head
     at = put_span(at, <const uint8_t*><const char*>head, len(head))
     if id_length:
@@ -152,7 +165,14 @@ cdef bytes encode(Signature signature, Request request, bint shared, list views,
         elif part.nbytes:
             memcpy(at, part.data, part.nbytes)
         at += part.nbytes
+    if request.streamed:
+        put_span(at, <const uint8_t*><const char*>FINAL, len(FINAL))
     return message
+
+
+def streamed_failure(bytes text not None, bytes id not None) -> bytes:
+    """The ModelStreamInferResponse for a request that failed: why, and the request's id."""
+    return string_field(1, text) + string_field(2, string_field(3, id) + FINAL)
 
 
 cdef str output_text(Signature signature, int i):

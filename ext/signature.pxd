@@ -32,3 +32,4 @@ cdef class Signature:
 
 
 cdef bint same_shape(Signature signature, Request a, Request b) noexcept nogil
+cdef bytes string_field(int field, bytes payload)

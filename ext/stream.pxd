@@ -86,6 +86,8 @@ cdef class Stream:
     cdef int add_header(self, nghttp2_rcbuf* name, nghttp2_rcbuf* value) noexcept
     cdef int receive(self, const uint8_t* data, size_t size) except -1
     cdef void consume(self, size_t size) noexcept
+    cpdef void taken(self, size_t size) noexcept
+    cdef int push(self, bytes body, bint compressed) except -1
     cdef int submit(self, nghttp2_nv* headers, size_t count, bint is_all) except -1
     cdef int submit_head(self, list more) except -1
     cdef int resume(self) except -1

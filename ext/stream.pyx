@@ -180,7 +180,7 @@ cdef class Stream:
         nghttp2_session_consume_stream(self.outlet.session, self.id, size + self.held_bytes)
         self.held_bytes = 0
 
-    def taken(self, size_t size) -> None:
+    cpdef void taken(self, size_t size) noexcept:
         """A message of this size was read: if that was what the client waited for, let it go on."""
         self.unread_bytes -= min(size + PREFIX_BYTES, self.unread_bytes)
         if self.held_bytes:
@@ -220,6 +220,16 @@ cdef class Stream:
             nghttp2_session_resume_data(self.outlet.session, self.id)
         self.outlet.touch()
         return 0
+
+    cdef int push(self, bytes body, bint compressed) except -1:
+        """Queue a message of the response, unless the call has ended."""
+        if self.phase != OPEN:
+            return 0
+        if self.outgoing is None:
+            self.outgoing = []
+        self.outgoing.append((body, compressed))
+        self.unsent_bytes += <size_t>len(body)
+        return self.resume() if self.head_sent else self.submit_head(None)
 
     cdef int answer(self, bytes body, bytes encoding) except -1:
         """The one message of a unary answer, and OK. `encoding` is how it was compressed, None if it was not."""
@@ -378,16 +388,7 @@ cdef class Stream:
 
     def send(self, bytes body not None, bint compressed=False) -> None:
         """Queue a message of the response. Nothing happens once the call has ended."""
-        if self.phase != OPEN:
-            return
-        if self.outgoing is None:
-            self.outgoing = []
-        self.outgoing.append((body, compressed))
-        self.unsent_bytes += <size_t>len(body)
-        if not self.head_sent:
-            self.submit_head(None)
-        else:
-            self.resume()
+        self.push(body, compressed)
 
     def finish(self, int code, bytes text not None, list trailers not None) -> None:
         """Give the status; with OK what is queued goes out first, otherwise it is dropped. Only the first one counts."""

@@ -115,6 +115,7 @@ cdef class Request:
     cdef public object completion
     cdef public object answer         # bytes of the ModelInferResponse
     cdef public object error          # or the InferdError to tell the client
+    cdef public bint streamed         # the answer is to be a ModelStreamInferResponse
     cdef readonly int64_t taken_ns
     cdef public int64_t run_ns
 

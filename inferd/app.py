@@ -235,6 +235,7 @@ class App:
         # From now on requests are refused, and queued ones leave without waiting for company.
         self.lifecycle.stop()
         self.board.close()
+        self.service.leave()
         await listeners.grpc.stop(max(end_s - time.monotonic(), 0.0))
         self.left_behind = not await self.lifecycle.ended(max(end_s - time.monotonic(), RUNNER_END_S))
         await asyncio.gather(*(server.stop(1.0) for server in listeners.http))

@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from typing import Self, final
 
+from typing_extensions import disjoint_base
+
 from inferd._native.doorbell import Bell
 from inferd._native.hub import Hub
 from inferd._native.queue import BatchQueue
@@ -14,6 +16,9 @@ class Endpoint:
     def __new__(
         cls, queue: BatchQueue | None, bell: Bell, stats: ModelStats, refusal: InferdError | None = None
     ) -> Self: ...
+
+@disjoint_base
+class Waiter: ...
 
 @final
 class InferMethod(Method):

@@ -31,6 +31,7 @@ class Request:
     def taken_ns(self) -> int: ...
     deadline_ns: int
     run_ns: int
+    streamed: bool
     completion: Future[Any] | None
     answer: bytes | None
     error: InferdError | None

@@ -6,27 +6,25 @@ extensions: triton-inference-server/server, docs/protocol.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
-from inferd._native.bind import bind
-from inferd._native.stats import ModelStats
-from inferd._native.wire import Request, decode
 from inferd.config import Settings
-from inferd.errors import Code, InferdError, NotOffered
-from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Models, State
+from inferd.errors import NotOffered
+from inferd.models import Models, State
 from inferd.proto import inference_pb2 as pb
+from inferd.rpc.answering import Answering
 from inferd.rpc.boundary import Context, Handler, guarded, parsed
 from inferd.rpc.model_config import PLATFORM, describe, shape_of
 from inferd.rpc.repository import RepositoryControl
 from inferd.rpc.statistics import Statistics
+from inferd.rpc.streaming import Streaming
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MODEL_INFER: Final = f"/{SERVICE.full_name}/ModelInfer".encode()
+MODEL_STREAM_INFER: Final = f"/{SERVICE.full_name}/ModelStreamInfer".encode()
 # Exactly what works, always: clients switch features on by these names.
 EXTENSIONS: Final = ("model_configuration", "statistics")
 
@@ -36,30 +34,34 @@ class InferenceService:
 
     def __init__(self, models: Models, settings: Settings, version: str, control: RepositoryControl) -> None:
         self._models, self._version = models, version
+        self._answering = Answering(models, settings)
+        self._streaming = Streaming(self._answering)
+        self.unknown_stats = self._answering.unknown_stats
         # Parts of the service that have rooms of their own; methods are looked for in each.
         self._parts = (self, control, Statistics(models))
         self._extensions = (*EXTENSIONS, *control.extensions)
-        self._timeout_ns = settings.inference.timeout_ms * 1_000_000
         self._ready = False
-        # Requests for models that are not here are counted without a name: clients must not make label values.
-        self.unknown_stats = ModelStats(SECONDS_BOUNDS, ROWS_BOUNDS)
 
     def set_ready(self, ready: bool) -> None:
         """What ServerReady answers."""
         self._ready = ready
 
+    def leave(self) -> None:
+        """End streams that would go on for as long as their clients like; new ones are refused."""
+        self._streaming.leave()
+
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """A handler for every method of the service, each inside the boundary.
 
-        ModelInfer takes and gives bytes: the codec in ext/ reads and writes them.
+        Inference takes and gives bytes: the codec in ext/ reads and writes them.
         """
         made: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for method in SERVICE.methods:
             request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
             if method.name == "ModelInfer":
                 made[method.name] = grpc.unary_unary_rpc_method_handler(guarded(self.ModelInfer))
-            elif method.client_streaming:
-                made[method.name] = grpc.stream_stream_rpc_method_handler(guarded(_not_offered(method.name)))
+            elif method.name == "ModelStreamInfer":
+                made[method.name] = grpc.stream_stream_rpc_method_handler(guarded(self._streaming.ModelStreamInfer))
             else:
                 handler = self._handler(method.name)
                 made[method.name] = grpc.unary_unary_rpc_method_handler(
@@ -75,33 +77,7 @@ class InferenceService:
 
     async def ModelInfer(self, body: bytes, context: Context) -> bytes:
         """One inference: bytes of a ModelInferRequest in, bytes of a ModelInferResponse out."""
-        started_ns = time.monotonic_ns()
-        stats, code = self.unknown_stats, Code.OK
-        try:
-            request: Request = decode(body)
-            model = self._models.find(request.model_name, request.model_version)
-            stats = model.stats
-            bind(model.answering().signature, request)
-            request.deadline_ns = self._deadline_ns(started_ns, context)
-            return await model.infer(request)
-        except InferdError as failure:
-            code = failure.code
-            raise
-        except asyncio.CancelledError:
-            code = Code.CANCELLED
-            raise
-        except Exception:
-            code = Code.INTERNAL
-            raise
-        finally:
-            stats.finished(code, (time.monotonic_ns() - started_ns) * 1e-9)
-
-    def _deadline_ns(self, now_ns: int, context: Context) -> int:
-        """The caller's deadline on our monotonic clock; the server's default one if the caller has none."""
-        remaining_s = context.time_remaining()
-        if remaining_s is not None:
-            return max(now_ns + int(remaining_s * 1e9), 1)
-        return now_ns + self._timeout_ns if self._timeout_ns else 0
+        return await self._answering.answer(body, context.time_remaining())
 
     # --- what is here and how it is -------------------------------------------------------------------
 

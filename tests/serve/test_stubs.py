@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import grpc
@@ -20,7 +19,7 @@ from .calls import arrays, request, rows
 
 OFFERED = {
     "ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig", "ModelInfer",
-    "ModelStatistics",
+    "ModelStatistics", "ModelStreamInfer",
 }  # fmt: skip
 NOT_OFFERED = sorted(method.name for method in SERVICE.methods if method.name not in OFFERED)
 
@@ -190,7 +189,7 @@ def test_a_method_that_is_not_offered_says_so_by_name(stub: GRPCInferenceService
     message = GetMessageClass(descriptor.input_type)()
     call = getattr(stub, method)
     with pytest.raises(grpc.RpcError) as refused:
-        list(call(iter([message, message]))) if descriptor.client_streaming else call(message)
+        call(message)
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert method in refused.value.details()
 
@@ -198,19 +197,4 @@ def test_a_method_that_is_not_offered_says_so_by_name(stub: GRPCInferenceService
 def test_a_method_that_nobody_knows_is_unimplemented(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         channel.unary_unary("/inference.GRPCInferenceService/ModelDance")(b"")
-    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-def test_a_stream_is_refused_before_its_client_has_sent_anything(stub: GRPCInferenceServiceStub) -> None:
-    release = threading.Event()
-
-    def never() -> Any:
-        release.wait()
-        yield pb.ModelInferRequest()
-
-    try:
-        with pytest.raises(grpc.RpcError) as refused:
-            next(stub.ModelStreamInfer(never(), timeout=10))
-    finally:
-        release.set()
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -158,15 +158,6 @@ def test_priority_and_timeout_of_the_protocol_do_no_harm(client: triton.Inferenc
     assert same_bits(answer.as_numpy("y"), rows(6) * np.float32(2))
 
 
-def test_a_stream_is_refused_with_words(client: triton.InferenceServerClient) -> None:
-    answers: queue.Queue[Any] = queue.Queue()
-    client.start_stream(lambda result, error: answers.put(error))
-    try:
-        assert "ModelStreamInfer" in str(answers.get(timeout=10))
-    finally:
-        client.stop_stream()
-
-
 @pytest.mark.parametrize(
     "order",
     [

@@ -15,7 +15,7 @@ from inferd._native.batch import Batch, alone
 from inferd._native.datatype import NAMES, name_of, size_of
 from inferd._native.gather import gather, strings
 from inferd._native.queue import BatchQueue
-from inferd._native.reply import OutputView, answer
+from inferd._native.reply import OutputView, answer, streamed_failure
 from inferd._native.signature import Signature
 from inferd._native.wire import Request
 from inferd.errors import RunFailed
@@ -186,6 +186,27 @@ def test_the_id_of_the_request_is_repeated(id: str) -> None:
     request = bound(ANY, made)
     answer(alone(ANY, request), [view_of("FP32", [1, 1], b"abcd")])
     assert request.answer == canonical([("y", "FP32", [1, 1], b"abcd")], id=id)
+
+
+@pytest.mark.parametrize("size", [0, 1, 40, 100, 127, 128, 5000, 1 << 20])
+def test_the_answer_to_a_stream_is_the_same_in_an_envelope_and_says_that_it_is_final(size: int) -> None:
+    batch = alone(ANY, bound(ANY, message()))
+    view = view_of("FP32", [1, size], bytes(4 * size))
+    answer(batch, [view])
+    expected = pb.ModelStreamInferResponse(infer_response=parsed(batch.members[0]))
+    expected.infer_response.parameters["triton_final_response"].bool_param = True
+    batch.members[0].streamed = True
+    answer(batch, [view])
+    assert pb.ModelStreamInferResponse.FromString(batch.members[0].answer) == expected
+
+
+@pytest.mark.parametrize("text", ["why", "wh\u00ff" * 100])
+@pytest.mark.parametrize("id", ["", "7", "x" * 200])
+def test_a_failure_on_a_stream_has_its_words_and_the_id_of_its_request(text: str, id: str) -> None:
+    found = pb.ModelStreamInferResponse.FromString(streamed_failure(text.encode(), id.encode()))
+    expected = pb.ModelStreamInferResponse(error_message=text, infer_response={"id": id})
+    expected.infer_response.parameters["triton_final_response"].bool_param = True
+    assert found == expected
 
 
 def test_each_member_gets_its_own_rows_and_its_own_id() -> None:

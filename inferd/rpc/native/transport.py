@@ -1,4 +1,4 @@
-"""The native transport as the server uses it: services as on the reference transport, ModelInfer compiled."""
+"""The native transport as the server uses it: services as on the reference transport, inference compiled."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from inferd._native.infer import Endpoint, InferMethod, settle
+from inferd._native.infer_stream import InferStreamMethod
 from inferd._native.stats import ModelStats
 from inferd._native.stream import Stream
 from inferd._native.wire import Request
@@ -14,7 +15,7 @@ from inferd.config import Grpc, Settings
 from inferd.errors import InferdError
 from inferd.models import Models
 from inferd.rpc.boundary import COMPRESSION, trailing_metadata
-from inferd.rpc.inference import MODEL_INFER, InferenceService
+from inferd.rpc.inference import MODEL_INFER, MODEL_STREAM_INFER, InferenceService
 from inferd.rpc.listening import cannot_listen, cannot_listen_at
 from inferd.rpc.native.compression import accepts, packed, unpacked
 from inferd.rpc.native.limits import Limits
@@ -44,7 +45,9 @@ class NativeTransport:
             self._packed if self._encoding else None,
             settings.inference.timeout_ms * 1_000_000,
         )
+        self._streams = InferStreamMethod(self._infer, self._encoding_for if self._encoding else None)
         self.server.methods[MODEL_INFER] = self._infer
+        self.server.methods[MODEL_STREAM_INFER] = self._streams
 
     def add(self, service: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]) -> None:
         """Serve the handlers, by method name, under the full name of their service."""
@@ -70,6 +73,7 @@ class NativeTransport:
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way finish for `grace_s` seconds, then cut them."""
+        self._streams.leave()
         await self.server.stop(grace_s)
 
     def settle(self, requests: list[Request], stats: ModelStats) -> None:
@@ -87,6 +91,10 @@ class NativeTransport:
         except InferdError as refusal:
             return Endpoint(None, model.bell, model.stats, refusal.with_traceback(None))
         return Endpoint(model.queue, model.bell, model.stats)
+
+    def _encoding_for(self, stream: Stream) -> bytes | None:
+        assert self._encoding is not None
+        return self._encoding.encode() if accepts(stream.metadata(), self._encoding) else None
 
     def _packed(self, stream: Stream, body: bytes) -> tuple[bytes, bytes] | None:
         assert self._encoding is not None

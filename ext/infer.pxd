@@ -1,0 +1,45 @@
+"""ModelInfer without Python bytecode: see infer.pyx. What streamed inference shares with it."""
+
+from libc.stdint cimport int64_t
+
+from inferd._native.doorbell cimport Bell
+from inferd._native.queue cimport BatchQueue
+from inferd._native.signature cimport Signature
+from inferd._native.stats cimport ModelStats
+from inferd._native.stream cimport Method, Stream
+from inferd._native.wire cimport Request
+
+
+cdef class Endpoint:
+    cdef Signature signature
+    cdef BatchQueue queue
+    cdef Bell bell
+    cdef ModelStats stats
+    cdef object refusal
+
+
+cdef class Waiter:
+    """A completion of a request that is told by a call, not by a future."""
+
+    cdef int settled(self, Request request, int64_t now_ns) except -1
+
+
+cdef class InferMethod(Method):
+    cdef dict endpoints
+    cdef object find
+    cdef ModelStats unknown
+    cdef object trailers
+    cdef object unpacked
+    cdef object packed
+    cdef int64_t timeout_ns
+
+    # The last one looked up, and by which name: most requests ask for what the one before them asked for.
+    cdef Endpoint last
+    cdef bytes last_name
+    cdef bytes last_version
+
+    cdef Endpoint endpoint_of(self, Request request)
+    cdef int refuse(self, Stream stream, failure) except -1
+
+
+cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns)

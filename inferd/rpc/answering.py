@@ -1,0 +1,56 @@
+"""One inference in Python: bytes of a ModelInferRequest in, bytes of an answer out, counted once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from inferd._native.bind import bind
+from inferd._native.stats import ModelStats
+from inferd._native.wire import decode
+from inferd.config import Settings
+from inferd.errors import Code, InferdError
+from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Models
+
+
+class Answering:
+    """What the reference transport's inference methods share."""
+
+    def __init__(self, models: Models, settings: Settings) -> None:
+        self._models = models
+        self._timeout_ns = settings.inference.timeout_ms * 1_000_000
+        # Requests for models that are not here are counted without a name: clients must not make label values.
+        self.unknown_stats = ModelStats(SECONDS_BOUNDS, ROWS_BOUNDS)
+
+    async def answer(self, body: bytes, remaining_s: float | None, *, streamed: bool = False) -> bytes:
+        """A ModelInferResponse, or the ModelStreamInferResponse with it. Raises InferdError.
+
+        `remaining_s` is the caller's deadline; the server's default one holds if there is none.
+        """
+        started_ns = time.monotonic_ns()
+        stats, code = self.unknown_stats, Code.OK
+        try:
+            request = decode(body)
+            request.streamed = streamed
+            model = self._models.find(request.model_name, request.model_version)
+            stats = model.stats
+            bind(model.answering().signature, request)
+            request.deadline_ns = self._deadline_ns(started_ns, remaining_s)
+            return await model.infer(request)
+        except InferdError as failure:
+            code = failure.code
+            raise
+        except asyncio.CancelledError:
+            code = Code.CANCELLED
+            raise
+        except Exception:
+            code = Code.INTERNAL
+            raise
+        finally:
+            stats.finished(code, (time.monotonic_ns() - started_ns) * 1e-9)
+
+    def _deadline_ns(self, now_ns: int, remaining_s: float | None) -> int:
+        """On our monotonic clock, 0 for none."""
+        if remaining_s is not None:
+            return max(now_ns + int(remaining_s * 1e9), 1)
+        return now_ns + self._timeout_ns if self._timeout_ns else 0
