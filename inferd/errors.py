@@ -67,9 +67,9 @@ class NotOffered(InferdError):
 
 
 class NotAllowed(InferdError):
-    """The server was not started in a way that allows this."""
+    """The operator has not allowed clients to do this; the text names the setting that would."""
 
-    code = Code.FAILED_PRECONDITION
+    code = Code.PERMISSION_DENIED
 
 
 class InputRefused(InferdError):

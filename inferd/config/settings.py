@@ -166,6 +166,14 @@ class Log(Section):
     )
 
 
+class Control(Section):
+    """What clients may change while the server runs."""
+
+    log_settings: bool = Field(
+        default=False, description="Let clients change what is logged, by LogSettings; they may read it in any case."
+    )
+
+
 class Models(Section):
     """Where the models are."""
 
@@ -317,6 +325,7 @@ class Settings(Section):
     http: Http = Http()
     metrics: Metrics = Metrics()
     log: Log = Log()
+    control: Control = Control()
     models: Models = Models()
     batching: Batching = Batching()
     inference: Inference = Inference()

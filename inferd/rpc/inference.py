@@ -17,6 +17,7 @@ from inferd.models import Models, State
 from inferd.proto import inference_pb2 as pb
 from inferd.rpc.answering import Answering
 from inferd.rpc.boundary import Context, Handler, guarded, parsed
+from inferd.rpc.log_settings import LogControl
 from inferd.rpc.model_config import PLATFORM, describe, shape_of
 from inferd.rpc.repository import RepositoryControl
 from inferd.rpc.statistics import Statistics
@@ -25,7 +26,7 @@ from inferd.rpc.streaming import Streaming
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MODEL_INFER: Final = f"/{SERVICE.full_name}/ModelInfer".encode()
 MODEL_STREAM_INFER: Final = f"/{SERVICE.full_name}/ModelStreamInfer".encode()
-# Exactly what works, always: clients switch features on by these names.
+# Exactly what works, whatever the settings: clients switch features on by these names.
 EXTENSIONS: Final = ("model_configuration", "statistics")
 
 
@@ -38,8 +39,9 @@ class InferenceService:
         self._streaming = Streaming(self._answering)
         self.unknown_stats = self._answering.unknown_stats
         # Parts of the service that have rooms of their own; methods are looked for in each.
-        self._parts = (self, control, Statistics(models))
-        self._extensions = (*EXTENSIONS, *control.extensions)
+        self._parts = (self, control, Statistics(models), LogControl(allowed=settings.control.log_settings))
+        logging = ("logging",) if settings.control.log_settings else ()
+        self._extensions = (*EXTENSIONS, *control.extensions, *logging)
         self._ready = False
 
     def set_ready(self, ready: bool) -> None:

@@ -11,6 +11,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from numbers import Integral, Real
@@ -45,8 +46,57 @@ _COLOURS: Final = {
 _PLAIN: Final = "\x1b[0m"
 
 
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """What is logged, severity by severity, and how: `dated` writes the date with each time."""
+
+    info: bool = True
+    warning: bool = True
+    error: bool = True
+    verbose_level: int = 0  # above 0, what is below info
+    dated: bool = False
+
+    @property
+    def least(self) -> int:
+        """The least severe level of which anything may be logged."""
+        on = {
+            logging.DEBUG: self.verbose_level > 0, logging.INFO: self.info,
+            logging.WARNING: self.warning, logging.ERROR: self.error,
+        }  # fmt: skip
+        return min((level for level, is_on in on.items() if is_on), default=logging.CRITICAL + 1)
+
+    def admit(self, level: int) -> bool:
+        """Whether a record of this level is logged."""
+        if level >= logging.ERROR:
+            return self.error
+        if level >= logging.WARNING:
+            return self.warning
+        return self.info if level >= logging.INFO else self.verbose_level > 0
+
+
 class LogHandler(logging.StreamHandler[TextIO]):
     """The one handler that ``configure`` installs, by whose type it finds it again."""
+
+    def __init__(self, stream: TextIO, *, is_json: bool) -> None:
+        """Nothing is set yet: ``switch`` is called before it is used."""
+        super().__init__(stream)
+        self.is_json = is_json
+        self.switches = Switches()
+
+    def switch(self, to: Switches) -> None:
+        """Log so from now on."""
+        self.switches = to
+        if self.is_json:
+            self.setFormatter(JsonFormatter())
+        else:
+            self.setFormatter(HumanFormatter(colour=self.stream.isatty(), dated=to.dated))
+        logging.getLogger().setLevel(logging.INFO if to.least == logging.DEBUG else max(to.least, logging.WARNING))
+        logging.getLogger("inferd").setLevel(to.least)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record if what it tells is switched on."""
+        if self.switches.admit(record.levelno):
+            super().emit(record)
 
 
 def configure(
@@ -58,23 +108,31 @@ def configure(
 
     ``level`` is that of ``inferd.*``. Libraries speak from WARNING up, and from INFO up while it is debug.
     """
-    stream = sys.stderr if stream is None else stream
-    handler = LogHandler(stream)
-    handler.setFormatter(JsonFormatter() if format == "json" else HumanFormatter(colour=stream.isatty()))
-
+    handler = LogHandler(sys.stderr if stream is None else stream, is_json=format == "json")
     root = logging.getLogger()
     for old in [known for known in root.handlers if isinstance(known, LogHandler)]:
         root.removeHandler(old)
     root.addHandler(handler)
 
-    ours = LEVELS[level]
-    root.setLevel(logging.INFO if ours == logging.DEBUG else max(ours, logging.WARNING))
-    logging.getLogger("inferd").setLevel(ours)
+    least = LEVELS[level]
+    handler.switch(
+        Switches(
+            info=least <= logging.INFO,
+            warning=least <= logging.WARNING,
+            verbose_level=int(least <= logging.DEBUG),
+            dated=handler.is_json,
+        )
+    )
     for name in _ROUTED:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
+
+
+def installed() -> LogHandler | None:
+    """What ``configure`` has installed, if it was called."""
+    return next((known for known in logging.getLogger().handlers if isinstance(known, LogHandler)), None)
 
 
 class JsonFormatter(logging.Formatter):
@@ -95,18 +153,19 @@ class JsonFormatter(logging.Formatter):
 
 
 class HumanFormatter(logging.Formatter):
-    """One short line per event; UTC time of day, level, room, message, fields. A traceback follows below."""
+    """One short line per event; UTC time, level, room, message, fields. A traceback follows below."""
 
-    def __init__(self, *, colour: bool = False) -> None:
-        """Colour by severity if the reader is a terminal."""
+    def __init__(self, *, colour: bool = False, dated: bool = False) -> None:
+        """Colour by severity if the reader is a terminal. The time is that of the day, or has its date."""
         super().__init__()
-        self._colour = colour
+        self._colour, self._dated = colour, dated
 
     def format(self, record: logging.LogRecord) -> str:
         """Write a record; what could move a terminal's cursor is escaped."""
         room = record.name.removeprefix("inferd.")
         fields = "".join(f" {name}={_as_field(value)}" for name, value in _extra(record))
-        head = f"{_rfc3339(record.created)[11:]} {record.levelname.lower():<7} {room}: "
+        moment = _rfc3339(record.created)
+        head = f"{moment if self._dated else moment[11:]} {record.levelname.lower():<7} {room}: "
         line = head + _printable(_cut(record.getMessage()) + fields)
         if self._colour and record.levelno in _COLOURS:
             line = f"{_COLOURS[record.levelno]}{line}{_PLAIN}"

@@ -245,8 +245,8 @@ def test_clients_control_nothing_unless_they_are_let(repository: Path, server: C
     one = server(repository)
     with one.stub() as stub:
         model = Controlled(one, stub, repository, "scale")
-        assert code_of(model.load) is FAILED_PRECONDITION
-        assert code_of(model.unload) is FAILED_PRECONDITION
+        assert code_of(model.load) is grpc.StatusCode.PERMISSION_DENIED
+        assert code_of(model.unload) is grpc.StatusCode.PERMISSION_DENIED
         assert model.states() == {"1": READY}
         assert "model_repository" not in stub.ServerMetadata(pb.ServerMetadataRequest()).extensions
 

@@ -19,7 +19,7 @@ from .calls import arrays, request, rows
 
 OFFERED = {
     "ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig", "ModelInfer",
-    "ModelStatistics", "ModelStreamInfer",
+    "ModelStatistics", "ModelStreamInfer", "LogSettings",
 }  # fmt: skip
 NOT_OFFERED = sorted(method.name for method in SERVICE.methods if method.name not in OFFERED)
 

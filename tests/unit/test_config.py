@@ -42,6 +42,7 @@ OTHER = {
     "metrics.port": 7003,
     "log.level": "debug",
     "log.format": "json",
+    "control.log_settings": True,
     "models.path": "somewhere",
     "models.strict": False,
     "models.control_mode": "explicit",

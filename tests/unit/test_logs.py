@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.telemetry.logs import HumanFormatter, JsonFormatter, LogHandler, configure
+from inferd.telemetry.logs import HumanFormatter, JsonFormatter, LogHandler, Switches, configure, installed
 
 log = logging.getLogger("inferd.runner")
 
@@ -236,3 +237,69 @@ def test_exactly_one_handler_of_ours_is_installed() -> None:
     configure("info", "human", io.StringIO())
     configure("info", "human", io.StringIO())
     assert [type(handler) for handler in logging.getLogger().handlers].count(LogHandler) == 1
+
+
+# --- switches ----------------------------------------------------------------------------------------
+
+
+def heard(switches: Switches) -> list[str]:
+    """What comes through of one record of each severity, by ours and by a library."""
+    stream = io.StringIO()
+    configure("info", "json", stream)
+    handler = installed()
+    assert handler is not None
+    handler.switch(switches)
+    for logger in (log, logging.getLogger("grpc")):
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL):
+            logger.log(level, "%s %s", logger.name.split(".")[0], logging.getLevelName(level))
+    return [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("switches", "ours", "theirs"),
+    [
+        (Switches(), "INFO WARNING ERROR CRITICAL", "WARNING ERROR CRITICAL"),
+        (Switches(info=False), "WARNING ERROR CRITICAL", "WARNING ERROR CRITICAL"),
+        (Switches(warning=False), "INFO ERROR CRITICAL", "ERROR CRITICAL"),
+        (Switches(error=False), "INFO WARNING", "WARNING"),
+        (Switches(info=False, verbose_level=1), "DEBUG WARNING ERROR CRITICAL", "WARNING ERROR CRITICAL"),
+        (Switches(verbose_level=9), "DEBUG INFO WARNING ERROR CRITICAL", "INFO WARNING ERROR CRITICAL"),
+        (Switches(info=False, warning=False, error=False), "", ""),
+    ],
+)
+def test_each_severity_is_switched_by_itself(switches: Switches, ours: str, theirs: str) -> None:
+    assert heard(switches) == [f"inferd {name}" for name in ours.split()] + [f"grpc {name}" for name in theirs.split()]
+
+
+@pytest.mark.parametrize(
+    ("level", "switches"),
+    [
+        ("debug", Switches(verbose_level=1)),
+        ("info", Switches()),
+        ("warning", Switches(info=False)),
+        ("error", Switches(info=False, warning=False)),
+    ],
+)
+def test_the_level_sets_the_switches(level: Any, switches: Switches) -> None:
+    configure(level, "human", io.StringIO())
+    handler = installed()
+    assert handler is not None
+    assert handler.switches == switches
+
+
+def test_times_may_have_their_date() -> None:
+    stream = io.StringIO()
+    configure("info", "human", stream)
+    log.info("first")
+    handler = installed()
+    assert handler is not None
+    handler.switch(Switches(dated=True))
+    log.info("second")
+    first, second = stream.getvalue().splitlines()
+    assert re.match(r"\d\d:\d\d:\d\d\.\d{3}Z info ", first)
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info ", second)
+
+
+def test_without_configure_nothing_is_installed() -> None:
+    logging.getLogger().handlers[:] = []
+    assert installed() is None
