@@ -203,7 +203,7 @@ def _elsewhere() -> Iterator[str]:
         "These flags of tritonserver are taken as they are; `--load-model` may be given more than once.",
         "",
     )
-    yield from _table(("There", "inferd"), ((f"`{flag}`", f"`{path}`") for flag, path in names.FLAGS_ELSEWHERE.items()))
+    yield from table(("There", "inferd"), ((f"`{flag}`", f"`{path}`") for flag, path in names.FLAGS_ELSEWHERE.items()))
     yield ""
 
 
