@@ -4,7 +4,7 @@ Everything a client can get wrong about a tensor is found here, before anything 
 later only the session itself can fail a batch.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy, memset
 
@@ -41,8 +41,8 @@ cdef enum:
 def bind(Signature signature not None, Request request not None) -> None:
     """Check a request and make it ready to be queued: inputs in the model's order, each as raw bytes.
 
-    Raises InvalidRequest naming the tensor or the parameter, or NotOffered for shared memory,
-    classification and sequences. A request is bound once, whatever comes of it: ValueError for a second time.
+    Raises InvalidRequest naming the tensor or the parameter, or NotOffered for shared memory and
+    sequences. A request is bound once, whatever comes of it: ValueError for a second time.
     """
     bind_request(signature, request)
 
@@ -349,17 +349,19 @@ cdef int choose_outputs(Signature s, Request r) except -1:
     cdef bint known
     if not r.wanted_count:
         return 0
-    if s.output_count <= <int>sizeof(r.inline_chosen):
+    if s.output_count <= <int>(sizeof(r.inline_chosen) // sizeof(int16_t)):
         r.chosen = r.inline_chosen
     else:
-        r.chosen = <uint8_t*>malloc(<size_t>s.output_count)
+        r.chosen = <int16_t*>malloc(<size_t>s.output_count * sizeof(int16_t))
         if r.chosen == NULL:
             raise MemoryError
-    memset(r.chosen, 0, <size_t>s.output_count)
+    memset(r.chosen, 0, <size_t>s.output_count * sizeof(int16_t))
     for k in range(r.wanted_count):
         name = shown(r.wanted[k].name)
-        if r.wanted[k].classification:
-            raise NotOffered(f"output {name} asks for classification, which this server does not offer; read the raw values")
+        if r.wanted[k].classes < 0:
+            raise InvalidRequest(
+                f"parameter 'classification' of output {name} is not an int64 of at least 1, or 0 for the values themselves"
+            )
         if r.wanted[k].in_shared_memory:
             raise NotOffered(f"output {name} asks for shared memory, which this server does not offer")
         known = False
@@ -367,7 +369,9 @@ cdef int choose_outputs(Signature s, Request r) except -1:
             if span_equals(r.wanted[k].name, s.outputs[i].name, s.outputs[i].name_length):
                 if r.chosen[i]:
                     raise InvalidRequest(f"output {name} is asked for more than once")
-                r.chosen[i] = 1
+                if r.wanted[k].classes and s.outputs[i].datatype == BYTES:
+                    raise InvalidRequest(f"output {name} is BYTES, which have no order of classes; leave 'classification' out")
+                r.chosen[i] = <int16_t>(k + 1)
                 known = True
         if not known:
             raise InvalidRequest(f"model '{s.model}' has no output {name}")

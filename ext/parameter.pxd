@@ -80,8 +80,3 @@ cdef inline bint names_shared_memory(Parameter* p) noexcept nogil:
         or has_key(p, b"shared_memory_offset", 20)
         or has_key(p, b"shared_memory_byte_size", 23)
     )
-
-
-cdef inline bint asks_classification(Parameter* p) noexcept nogil:
-    """True for any `classification` but the integer 0, with which clients say "none"."""
-    return has_key(p, b"classification", 14) and not (p.kind == PARAMETER_INT64 and p.number == 0)

@@ -11,8 +11,9 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from inferd._native.datatype cimport BYTES, element_size
 from inferd._native.batch cimport Batch
+from inferd._native.classes cimport best_classes
+from inferd._native.datatype cimport BYTES, element_size
 from inferd._native.signature cimport Signature, string_field
 from inferd._native.span cimport put_span, put_varint, span_length, varint_size
 from inferd._native.wire cimport MAX_RANK, Request
@@ -77,9 +78,14 @@ cdef class OutputView:
 
 cdef struct Part:
     # One output of one member's answer.
+    const uint8_t* head     # the name and datatype fields of its InferOutputTensor
+    size_t head_nbytes
     const uint8_t* data
     size_t nbytes
-    int64_t rows            # replaces dims[0] when several share the run
+    int rank
+    const int64_t* dims
+    int64_t rows            # in the place of dims[0], if there is one
+    int64_t pair[2]         # dims, where its best classes are answered
     size_t shape_nbytes
     size_t tensor_nbytes
 
@@ -94,14 +100,23 @@ cdef bytes pack_strings(list elements, Py_ssize_t start, Py_ssize_t stop):
     return b"".join(parts)
 
 
-cdef inline int64_t dim(OutputView view, Part* part, int k, bint shared) noexcept nogil:
-    return part.rows if k == 0 and shared else view.dims[k]
+cdef inline int64_t dim(Part* part, int k) noexcept nogil:
+    return part.rows if k == 0 else part.dims[k]
 
 
-cdef bytes encode(Signature signature, Request request, bint shared, list views, Part* parts):
+cdef inline void hold(Part* part, bytes head) noexcept:
+    part.head = <const uint8_t*><const char*>head
+    part.head_nbytes = <size_t>len(head)
+
+
+cdef inline void carry(Part* part, bytes contents) noexcept:
+    part.data = <const uint8_t*><const char*>contents
+    part.nbytes = <size_t>len(contents)
+
+
+cdef bytes encode(Signature signature, Request request, Part* parts):
     """One ModelInferResponse from the prepared parts of one member, with its envelope if it goes to a stream."""
-    cdef OutputView view
-    cdef bytes head, tensor_head, message
+    cdef bytes head, message
     cdef Py_ssize_t id_length = span_length(request.id_span)
     cdef size_t total = len(signature.reply_head), inner = 0
     cdef uint8_t* at
@@ -113,12 +128,11 @@ cdef bytes encode(Signature signature, Request request, bint shared, list views,
         if request.chosen != NULL and not request.chosen[i]:
             continue
         part = &parts[i]
-        view = <OutputView>views[i]
         part.shape_nbytes = 0
-        for k in range(view.rank):
-            part.shape_nbytes += <size_t>varint_size(<uint64_t>dim(view, part, k, shared))
-        part.tensor_nbytes = <size_t>len(<bytes>signature.reply_outputs[i])
-        if view.rank:
+        for k in range(part.rank):
+            part.shape_nbytes += <size_t>varint_size(<uint64_t>dim(part, k))
+        part.tensor_nbytes = part.head_nbytes
+        if part.rank:
             part.tensor_nbytes += 1 + <size_t>varint_size(part.shape_nbytes) + part.shape_nbytes
         total += 1 + <size_t>varint_size(part.tensor_nbytes) + part.tensor_nbytes
         total += 1 + <size_t>varint_size(part.nbytes) + part.nbytes
@@ -142,16 +156,14 @@ cdef bytes encode(Signature signature, Request request, bint shared, list views,
         if request.chosen != NULL and not request.chosen[i]:
             continue
         part = &parts[i]
-        view = <OutputView>views[i]
-        tensor_head = <bytes>signature.reply_outputs[i]
         at[0] = TAG_OUTPUT
         at = put_varint(at + 1, part.tensor_nbytes)
-        at = put_span(at, <const uint8_t*><const char*>tensor_head, len(tensor_head))
-        if view.rank:
+        at = put_span(at, part.head, <Py_ssize_t>part.head_nbytes)
+        if part.rank:
             at[0] = TAG_SHAPE
             at = put_varint(at + 1, part.shape_nbytes)
-            for k in range(view.rank):
-                at = put_varint(at, <uint64_t>dim(view, part, k, shared))
+            for k in range(part.rank):
+                at = put_varint(at, <uint64_t>dim(part, k))
     for i in range(signature.output_count):
         if request.chosen != NULL and not request.chosen[i]:
             continue
@@ -175,6 +187,61 @@ def streamed_failure(bytes text not None, bytes id not None) -> bytes:
     return string_field(1, text) + string_field(2, string_field(3, id) + FINAL)
 
 
+cdef int fill(
+    Part* part, Batch batch, Request member, int i, OutputView view, int64_t first_row, list packed
+) except -1:
+    """Prepare output `i` of one member, whose rows begin at `first_row`. What has to be made for it goes to `packed`."""
+    cdef int64_t classes = 0 if member.chosen == NULL else member.wanted[member.chosen[i] - 1].classes
+    cdef int64_t row_elements = view.elements // batch.rows if batch.shared else view.elements
+    if classes:
+        return fill_classes(part, batch, member, i, view, first_row, classes, packed)
+    hold(part, <bytes>batch.signature.reply_outputs[i])
+    part.rank = view.rank
+    part.dims = view.dims
+    part.rows = member.rows if batch.shared else view.dims[0]
+    if view.datatype == BYTES:
+        strings = pack_strings(
+            view.strings, first_row * row_elements if batch.shared else 0,
+            (first_row + member.rows) * row_elements if batch.shared else row_elements,
+        )
+        packed.append(strings)
+        carry(part, strings)
+        return 0
+    part.nbytes = <size_t>(row_elements * element_size(view.datatype))
+    part.data = view.data
+    if batch.shared:
+        part.data += <size_t>first_row * part.nbytes
+        part.nbytes *= <size_t>member.rows
+    return 0
+
+
+cdef int fill_classes(
+    Part* part, Batch batch, Request member, int i, OutputView view, int64_t first_row, int64_t classes, list packed
+) except -1:
+    """The same where the client asked for the best classes: of each row, if the model has rows."""
+    cdef Signature signature = batch.signature
+    cdef bint by_row = signature.batched and view.rank > 0
+    cdef int64_t rows = 1, width = 1
+    cdef int k
+    for k in range(1 if by_row else 0, view.rank):
+        width *= view.dims[k]
+    classes = min(classes, width)
+    if by_row:
+        rows = member.rows if batch.shared else view.dims[0]
+    part.rank = 2 if by_row else 1
+    part.rows = rows if by_row else classes
+    part.pair[1] = classes
+    part.dims = part.pair
+    hold(part, <bytes>signature.reply_classes[i])
+    found = best_classes(
+        view.datatype, view.data + <size_t>(first_row * width * element_size(view.datatype)),
+        rows, width, classes, signature.labels[i],
+    )
+    packed.append(found)
+    carry(part, found)
+    return 0
+
+
 cdef str output_text(Signature signature, int i):
     return f"output '{signature.outputs[i].name[:signature.outputs[i].name_length].decode()}' of model '{signature.model}'"
 
@@ -191,9 +258,8 @@ def answer(Batch batch not None, list views not None) -> None:
     cdef Request member
     cdef Part* parts
     cdef list packed = []
-    cdef int64_t first_row = 0, row_elements
+    cdef int64_t first_row = 0
     cdef int i
-    cdef bytes strings
     if len(views) != signature.output_count:
         raise ValueError(f"{len(views)} views for {signature.output_count} outputs")
     for i in range(signature.output_count):
@@ -214,24 +280,8 @@ def answer(Batch batch not None, list views not None) -> None:
             for i in range(signature.output_count):
                 if member.chosen != NULL and not member.chosen[i]:
                     continue
-                view = <OutputView>views[i]
-                row_elements = view.elements // batch.rows if batch.shared else view.elements
-                parts[i].rows = member.rows
-                if view.datatype == BYTES:
-                    strings = pack_strings(
-                        view.strings, first_row * row_elements if batch.shared else 0,
-                        (first_row + member.rows) * row_elements if batch.shared else row_elements,
-                    )
-                    packed.append(strings)
-                    parts[i].data = <const uint8_t*><const char*>strings
-                    parts[i].nbytes = <size_t>len(strings)
-                else:
-                    parts[i].nbytes = <size_t>(row_elements * element_size(view.datatype))
-                    parts[i].data = view.data
-                    if batch.shared:
-                        parts[i].data += <size_t>first_row * parts[i].nbytes
-                        parts[i].nbytes *= <size_t>member.rows
-            member.answer = encode(signature, member, batch.shared, views, parts)
+                fill(&parts[i], batch, member, i, <OutputView>views[i], first_row, packed)
+            member.answer = encode(signature, member, parts)
             first_row += member.rows
     finally:
         free(parts)

@@ -29,6 +29,8 @@ cdef class Signature:
     cdef list names                    # owns the bytes that TensorSpec.name borrows
     cdef bytes reply_head              # model_name and model_version fields of every answer
     cdef list reply_outputs            # per output: name and datatype fields of its InferOutputTensor
+    cdef list reply_classes            # per output: the same where its best classes are answered, as BYTES
+    cdef list labels                   # per output: Labels or None
 
 
 cdef bint same_shape(Signature signature, Request a, Request b) noexcept nogil

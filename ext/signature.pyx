@@ -47,7 +47,7 @@ cdef class Signature:
     with the batch axis). With `batched`, axis 0 of every tensor is the batch axis and a request may
     bring 1 to `max_rows` rows; with `lenient` other numbers of rows are let through to run alone, and with
     `broadcasts` also inputs that differ in it. Immutable once made. ValueError if a batched tensor has no
-    open axis 0.
+    open axis 0. `labels` has the Labels of outputs that have some, by name.
     """
 
     def __cinit__(
@@ -61,6 +61,7 @@ cdef class Signature:
         int64_t max_rows,
         bint lenient=False,
         bint broadcasts=False,
+        labels=None,
     ):
         inputs, outputs = tuple(inputs), tuple(outputs)
         self.model = model
@@ -89,6 +90,8 @@ cdef class Signature:
             string_field(1, name.encode()) + string_field(2, name_of(datatype).encode())
             for name, datatype, _ in outputs
         ]
+        self.reply_classes = [string_field(1, name.encode()) + string_field(2, b"BYTES") for name, _, _ in outputs]
+        self.labels = [None if labels is None else labels.get(name) for name, _, _ in outputs]
 
     def __dealloc__(self):
         cdef int i

@@ -1,6 +1,6 @@
 """ModelInferRequest bytes -> Request: a view of borrowed spans. No protobuf objects, no object per tensor."""
 
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint64_t
 
 from inferd._native.datatype cimport Datatype
 from inferd._native.span cimport Span
@@ -50,7 +50,7 @@ cdef struct Tensor:
 cdef struct Wanted:
     # One requested output.
     Span name
-    bint classification
+    int64_t classes      # so many of the best, as text; 0: the values as they are; below 0: no such number
     bint in_shared_memory
 
 
@@ -94,8 +94,8 @@ cdef class Request:
     # Set by bind.
     cdef object signature         # what it was bound to, also if that did not accept it
     cdef uint8_t* typed           # owned: tensors that came as typed contents, as raw bytes
-    cdef uint8_t* chosen          # NULL: all outputs; else one flag per output of the model
-    cdef uint8_t inline_chosen[16]
+    cdef int16_t* chosen          # NULL: all outputs; else for each of the model's 1 + its place in wanted, or 0
+    cdef int16_t inline_chosen[16]
     cdef readonly int64_t rows
     cdef readonly bint apart      # its rows do not fit into a batch: it runs alone, as it is
     cdef readonly Py_ssize_t nbytes

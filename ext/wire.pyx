@@ -14,7 +14,7 @@ from inferd._native.datatype cimport datatype_of
 from inferd._native.live cimport INFERD_DEBUG, REQUESTS, count
 from inferd._native.parameter cimport (
     PARAMETER_BOOL, PARAMETER_INT64, PARAMETER_STRING, PARAMETER_UINT64,
-    Parameter, asks_classification, has_key, names_shared_memory, read_parameter,
+    Parameter, has_key, names_shared_memory, read_parameter,
 )
 from inferd._native.span cimport (
     LENGTH, VARINT, Span, WireStatus,
@@ -242,7 +242,8 @@ cdef WireStatus read_wanted(Wanted* w, Span s) noexcept nogil:
             if status == WIRE_OK:
                 status = read_parameter(payload, &parameter, 2)
                 if status == WIRE_OK and has_key(&parameter, b"classification", 14):
-                    w.classification = asks_classification(&parameter)
+                    # Clients say 0 for none.
+                    w.classes = <int64_t>parameter.number if parameter.kind == PARAMETER_INT64 else -1
                 if status == WIRE_OK and names_shared_memory(&parameter):
                     w.in_shared_memory = True
         else:

@@ -6,13 +6,14 @@ config.pbtxt does not say, rows are run together and alone, and the answers must
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from inferd import synthetic
 from inferd._native.batch import Batch, alone
+from inferd._native.classes import Labels
 from inferd._native.reply import answer
 from inferd._native.signature import Signature
 from inferd.errors import InferdError
@@ -105,7 +106,14 @@ def probe(session: Session, model: str) -> Batchability:
 
 
 def signature_of(
-    session: Session, model: str, version: str, *, batched: bool, max_rows: int, lenient: bool = False
+    session: Session,
+    model: str,
+    version: str,
+    *,
+    batched: bool,
+    max_rows: int,
+    lenient: bool = False,
+    labels: Mapping[str, tuple[bytes, ...]] | None = None,
 ) -> Signature:
     """The wire's view of a session's inputs and outputs.
 
@@ -121,6 +129,7 @@ def signature_of(
         max_rows=max_rows,
         lenient=lenient,
         broadcasts=lenient and (len(names) > 1 or None in names),
+        labels={name: Labels(lines) for name, lines in (labels or {}).items()},
     )
 
 

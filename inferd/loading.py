@@ -62,6 +62,7 @@ def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int,
         max_rows=max_rows,
         # Nobody told clients of a largest batch, so none of their requests is wrong for its number of rows.
         lenient=decl.batching.max_batch_size is None,
+        labels=decl.labels,
     )
     slots = tuple(Slot(session) for _ in range(decl.instance_count))
     length, failure = batchable.find_length(session, signature, slots[0])

@@ -130,6 +130,21 @@ def coupled() -> onnx.ModelProto:
     )
 
 
+def two_heads() -> onnx.ModelProto:
+    """Scores and words for each row of four: scores = x @ a square, words = x, as text, which has no classes."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "weights"], ["flat"]),
+        helper.make_node("Reshape", ["flat", "grid"], ["scores"]),
+        helper.make_node("Cast", ["x"], ["words"], to=TensorProto.STRING),
+    ]
+    return _model(
+        nodes,
+        [("x", TensorProto.FLOAT, ["rows", 4])],
+        [("scores", TensorProto.FLOAT, ["rows", 2, 2]), ("words", TensorProto.STRING, ["rows", 4])],
+        {"weights": np.eye(4, dtype="f4") + 0.5, "grid": np.array([-1, 2, 2], "i8")},
+    )
+
+
 def many_outputs() -> onnx.ModelProto:
     """More outputs than a request has room for without allocating: out_00 = x, out_01 = x + 1, ..."""
     names = [f"out_{index:02}" for index in range(MANY_OUTPUTS)]

@@ -134,14 +134,19 @@ def laid_out(
     wanted = [output.name for output in message.outputs]
     if len(set(wanted)) != len(wanted) or not set(wanted) <= {"y"}:
         raise Refused("outputs")
-    if any(SHARED_MEMORY & set(output.parameters) or classifies(output) for output in message.outputs):
+    if any(SHARED_MEMORY & set(output.parameters) for output in message.outputs):
         raise Refused("an extension")
+    if any(classes_of(output) < 0 for output in message.outputs):
+        raise Refused("classification")
     return found
 
 
-def classifies(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> bool:
-    value = pb.InferParameter(int64_param=0)
-    return output.parameters.get("classification", value) != value
+def classes_of(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> int:
+    """How many classes are asked for: 0 is none, below 0 is not a number of them."""
+    if "classification" not in output.parameters:
+        return 0
+    asked = output.parameters["classification"]
+    return asked.int64_param if asked.WhichOneof("parameter_choice") == "int64_param" else -1
 
 
 def raw_bytes(raw: bytes, datatype: str, elements: int) -> bytes:

@@ -1,5 +1,7 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self, final
+
+from inferd._native.classes import Labels
 
 @final
 class Signature:
@@ -14,6 +16,7 @@ class Signature:
         max_rows: int,
         lenient: bool = False,
         broadcasts: bool = False,
+        labels: Mapping[str, Labels] | None = None,
     ) -> Self: ...
     @property
     def model(self) -> str: ...

@@ -40,6 +40,8 @@ class ModelDecl:
     model_file: str = MODEL_FILE
     warmup: tuple[WarmupSample, ...] = ()
     warnings: tuple[str, ...] = ()
+    labels: Mapping[str, tuple[bytes, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """What the files say that outputs name with label_filename, by output."""
     config: ModelConfig | None = None
     """The whole file; None where there is none. Never changed after it was read."""
 

@@ -48,7 +48,7 @@ FIELDS = MappingProxyType(
         "output.data_type": Place.ACTED,
         "output.dims": Place.ACTED,
         "output.reshape": Place.REFUSED,
-        "output.label_filename": Place.IGNORED,
+        "output.label_filename": Place.ACTED,
         "output.is_shape_tensor": Place.REFUSED,
         "output.is_non_linear_format_io": Place.IGNORED,
         "batch_input": Place.REFUSED,

@@ -1,6 +1,7 @@
 """A path to what can be served from it: which models, which versions of each, which file to open.
 
-Looks, and opens nothing but config.pbtxt. Whether a file holds a model is for the session to find out.
+Looks, and opens nothing but config.pbtxt and the labels that it names. Whether a file holds a model is for the
+session to find out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from inferd.repository.config import MODEL_FILE, ModelDecl, declare, parse, sele
 from inferd.repository.content import content_of
 from inferd.repository.faults import CONFIG_FILE
 from inferd.repository.warmup import WARMUP_FOLDER, WarmupSample
+from inferd.repository.labels import read_labels
 
 NAME_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}"
 NAME = re.compile(NAME_PATTERN)
@@ -203,6 +205,7 @@ def _model(root: Root, name: str, config: ModelConfig | None) -> ModelDir:
     home = root.inside(folder)
     decl = _declared(home, root, name) if config is None else declare(config, name)
     decl = replace(decl, warmup=tuple(_found(sample, home, root) for sample in decl.warmup))
+    decl = replace(decl, labels=read_labels(home, decl.outputs))
     found, folder_warnings = _versions(home)
     if not found:
         raise RepositoryError(f"{folder} has no version: {LAYOUT} {folder / '1' / MODEL_FILE}")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from handmade import NUMBERS, Spec, signature_of
-from oracle import lost_any_parameter
+from oracle import classes_of, lost_any_parameter
 from parity import MAX_ROWS, assert_bound_alike, assert_same
 
 from inferd._native import live
@@ -96,6 +96,30 @@ def run(
         told = pb.ModelInferResponse.FromString(request.answer)
         assert told.id == message.id
         assert [output.name for output in told.outputs] == [name for name in outputs if name in wanted]
+        if not lost_any_parameter(message):
+            check_classes(message, told, request.rows if signature.batched and not request.apart else None)
+
+
+def check_classes(message: pb.ModelInferRequest, told: pb.ModelInferResponse, rows: int | None) -> None:
+    """An output whose best classes were asked for has that many of them, of each row or of all that there is."""
+    asked = {output.name: classes_of(output) for output in message.outputs}
+    for output, raw in zip(told.outputs, told.raw_output_contents, strict=True):
+        classes = asked.get(output.name, 0)
+        assert output.datatype == ("BYTES" if classes else "FP32")
+        if classes and rows is not None:
+            best = min(classes, 2)
+            assert list(output.shape) == [rows, best]
+            indices = [element.split(b":")[1] for element in elements_of(raw)]
+            assert indices == [b"1", b"0"][:best] * rows
+
+
+def elements_of(raw: bytes) -> list[bytes]:
+    found = []
+    while raw:
+        end = 4 + int.from_bytes(raw[:4], "little")
+        found.append(raw[4:end])
+        raw = raw[end:]
+    return found
 
 
 def message_datatype(message: pb.ModelInferRequest, name: str) -> str:

@@ -28,14 +28,6 @@ def test_an_output_in_shared_memory_is_not_offered() -> None:
     assert "output 'y' asks for shared memory" in refusal(PAIR, made, NotOffered)
 
 
-def test_classification_is_not_offered_but_none_of_it_is_fine() -> None:
-    made = message(A, B, wanted=["y"])
-    made.outputs[0].parameters["classification"].int64_param = 3
-    assert "output 'y' asks for classification" in refusal(PAIR, made, NotOffered)
-    made.outputs[0].parameters["classification"].int64_param = 0
-    bound(PAIR, made)
-
-
 def set_int64(value: int) -> Callable[[pb.InferParameter], None]:
     return lambda parameter: setattr(parameter, "int64_param", value)
 
@@ -90,3 +82,32 @@ def test_a_parameter_of_the_protocol_with_a_wrong_type_or_value_is_refused_by_na
 @pytest.mark.parametrize("key", ["headers", "tritonx", "custom", "triton"])
 def test_other_parameters_are_left_alone(key: str) -> None:
     bound(PAIR, with_parameter(key, set_text("anything")))
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        set_int64(-1),
+        set_text("3"),
+        set_bool,
+        lambda parameter: setattr(parameter, "uint64_param", 3),
+        lambda parameter: parameter.SetInParent(),
+    ],
+)
+def test_a_number_of_classes_that_is_none_is_refused_with_what_is_expected(
+    fill: Callable[[pb.InferParameter], None],
+) -> None:
+    made = message(A, B, wanted=["y"])
+    fill(made.outputs[0].parameters["classification"])
+    assert refusal(PAIR, made) == (
+        "parameter 'classification' of output 'y' is not an int64 of at least 1, or 0 for the values themselves"
+    )
+
+
+def test_strings_have_no_classes() -> None:
+    words = signature_of({"a": ("FP32", [2, 3])}, {"words": ("BYTES", [4])})
+    made = message(A, wanted=["words"])
+    made.outputs[0].parameters["classification"].int64_param = 0
+    bound(words, made)
+    made.outputs[0].parameters["classification"].int64_param = 1
+    assert "output 'words' is BYTES, which have no order of classes" in refusal(words, made)

@@ -138,10 +138,6 @@ def test_the_whole_file_is_kept() -> None:
     ("text", "path"),
     [
         ('input { name: "x" data_type: TYPE_FP32 dims: 1 optional: true }', "input.optional"),
-        (
-            'output { name: "y" data_type: TYPE_FP32 dims: 1 label_filename: "l.txt" }',
-            "output.label_filename",
-        ),
         ("dynamic_batching { preserve_ordering: true }", "dynamic_batching.preserve_ordering"),
         (
             "dynamic_batching { default_queue_policy { timeout_action: DELAY } }",
