@@ -7,8 +7,9 @@ model, so nothing here knows whether the file tells the truth about it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from google.protobuf import text_format
 

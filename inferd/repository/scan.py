@@ -19,8 +19,8 @@ from inferd.proto.model_config_pb2 import ModelConfig
 from inferd.repository.config import MODEL_FILE, ModelDecl, declare, parse, selected
 from inferd.repository.content import content_of
 from inferd.repository.faults import CONFIG_FILE
-from inferd.repository.warmup import WARMUP_FOLDER, WarmupSample
 from inferd.repository.labels import read_labels
+from inferd.repository.warmup import WARMUP_FOLDER, WarmupSample
 
 NAME_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}"
 NAME = re.compile(NAME_PATTERN)

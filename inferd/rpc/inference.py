@@ -6,7 +6,7 @@ extensions: triton-inference-server/server, docs/protocol.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 from google.protobuf.message_factory import GetMessageClass
@@ -19,7 +19,6 @@ from inferd.rpc.answering import Answering
 from inferd.rpc.boundary import Context, Handler, guarded, parsed
 from inferd.rpc.log_settings import LogControl
 from inferd.rpc.model_config import PLATFORM, describe, shape_of
-from inferd.rpc.repository import RepositoryControl
 from inferd.rpc.statistics import Statistics
 from inferd.rpc.streaming import Streaming
 
@@ -30,18 +29,27 @@ MODEL_STREAM_INFER: Final = f"/{SERVICE.full_name}/ModelStreamInfer".encode()
 EXTENSIONS: Final = ("classification", "model_configuration", "statistics")
 
 
+class Part(Protocol):
+    """Handlers of some of the service's methods, by their names, in a room of their own."""
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """What of the protocol's extensions works through it."""
+
+
 class InferenceService:
     """Handlers of GRPCInferenceService over the models; `version` is what ServerMetadata tells."""
 
-    def __init__(self, models: Models, settings: Settings, version: str, control: RepositoryControl) -> None:
+    def __init__(self, models: Models, settings: Settings, version: str, *parts: Part) -> None:
+        """`parts` answer methods of the service that this class does not."""
         self._models, self._version = models, version
         self._answering = Answering(models, settings)
         self._streaming = Streaming(self._answering)
         self.unknown_stats = self._answering.unknown_stats
         # Parts of the service that have rooms of their own; methods are looked for in each.
-        self._parts = (self, control, Statistics(models), LogControl(allowed=settings.control.log_settings))
+        self._parts = (self, Statistics(models), LogControl(allowed=settings.control.log_settings), *parts)
         logging = ("logging",) if settings.control.log_settings else ()
-        self._extensions = (*EXTENSIONS, *control.extensions, *logging)
+        self._extensions = (*EXTENSIONS, *logging, *(name for part in parts for name in part.extensions))
         self._ready = False
 
     def set_ready(self, ready: bool) -> None:

@@ -17,7 +17,7 @@ from inferd.device import CpuDevice
 from inferd.errors import ModelFailed
 from inferd.loading import Loaded, load
 from inferd.proto.model_config_pb2 import ModelConfig
-from inferd.repository import TensorDecl, scan
+from inferd.repository import Reader, TensorDecl
 from inferd.rpc.model_config import describe
 
 QUICKLY = Settings(warmup=Warmup(budget_ms=0))
@@ -25,7 +25,7 @@ QUICKLY = Settings(warmup=Warmup(budget_ms=0))
 
 def loaded(tmp_path: Path, model: onnx.ModelProto, config: str = "", settings: Settings = QUICKLY) -> Loaded:
     onnx_models.write(tmp_path, "m", model, config=config)
-    (directory,) = scan(tmp_path).models
+    (directory,) = Reader(tmp_path).scan().models
     return load(directory.decl, directory.versions[0], settings, 1, CpuDevice())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inferd.repository import scan
+from inferd.repository import Reader
 from inferd.repository.labels import LARGEST_LABELS_BYTES
 
 
@@ -22,14 +22,14 @@ def model(root: Path, said: str = "labels.txt") -> Path:
 
 
 def labels(root: Path) -> tuple[bytes, ...]:
-    found = scan(root)
+    found = Reader(root).scan()
     assert not found.broken
     return found.models[0].decl.labels["y"]
 
 
 def reason(root: Path) -> str:
     """Why the model is not served; the other one is."""
-    found = scan(root)
+    found = Reader(root).scan()
     assert [one.decl.name for one in found.models] == ["other"]
     return found.broken[0].reason
 
@@ -52,7 +52,7 @@ def test_each_line_is_the_label_of_its_index(tmp_path: Path, text: bytes, lines:
 
 def test_a_model_without_a_file_of_labels_has_none(tmp_path: Path) -> None:
     (model(tmp_path) / "config.pbtxt").write_text('output { name: "y" data_type: TYPE_FP32 dims: 3 }')
-    assert [dict(one.decl.labels) for one in scan(tmp_path).models] == [{}, {}]
+    assert [dict(one.decl.labels) for one in Reader(tmp_path).scan().models] == [{}, {}]
 
 
 def test_labels_may_lie_deeper_and_behind_a_link_inside_the_folder(tmp_path: Path) -> None:
