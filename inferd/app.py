@@ -27,6 +27,7 @@ from inferd.http.server import HttpServer
 from inferd.inline import InlineRuns
 from inferd.lifecycle import Lifecycle
 from inferd.loading import Loaded
+from inferd.memory import share_heaps
 from inferd.models import Model, Models, State
 from inferd.rpc import reflection
 from inferd.rpc.health import HealthServicer
@@ -51,6 +52,7 @@ RUNNER_END_S: Final = 1.0
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code. Raises StartError if that is not possible."""
     logs.configure(settings.log.level, settings.log.format)
+    share_heaps()
     app = App(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(app.run())

@@ -309,9 +309,10 @@ class Lifecycle:
         while not model.has_ended:
             await asyncio.sleep(DRAIN_LOOK_S)
         model.release()
-        self._forget(model)
         if not self._stops:
             await self._threads.run(release_memory)
+        self._forget(model)
+        if not self._stops:
             log.info("model unloaded", extra={"model": model.name, "version": model.version})
 
     def _forget(self, model: Model) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,6 @@ class Slot:
         self._declared_shapes_hold = True
         # Of the last run, on the monotonic clock: when its inputs were in place, when ONNX Runtime was done.
         self.gathered_ns = self.computed_ns = 0
-        self._run: Callable[[Batch], list[OutputView]] = self._run_objects if session.has_strings else self._run_bound
 
     def run(self, batch: Batch) -> list[OutputView]:
         """Run a batch; the views it returns are valid until the next run in this slot.
@@ -171,7 +170,7 @@ class Slot:
         Raises InputRefused if an operator refused a value, RunFailed for any other failure.
         """
         try:
-            return self._run(batch)
+            return self._run_objects(batch) if self._session.has_strings else self._run_bound(batch)
         except Exception as failure:
             reason = _one_line(failure)
             kind = InputRefused if OPERATOR_FAILED in reason and not OUT_OF_MEMORY.search(reason) else RunFailed
