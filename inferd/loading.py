@@ -113,7 +113,7 @@ def _not_here(decl: ModelDecl, device: Device) -> Iterator[str]:
         named = f" with gpus {', '.join(map(str, instances.gpus))}" if instances.gpus else ""
         yield f"config.pbtxt: instance_group asks for {instances.wanted}{named}; no GPU is used here, the CPU runs it"
     missing = [arena for arena in runtime.shrink_arenas if arena not in device.arenas()]
-    cuda = [*runtime.cuda_options, *(f"memory.enable_memory_arena_shrinkage {arena}" for arena in missing)]
+    cuda = [*sorted(runtime.cuda_options), *(f"memory.enable_memory_arena_shrinkage {arena}" for arena in missing)]
     if cuda:
         yield f"config.pbtxt: for CUDA, which is not used here, and so without effect: {', '.join(cuda)}"
 
