@@ -129,4 +129,4 @@ def _run_times(finding: Finding) -> str:
     late = [str(rows) for rows in asked if rows not in run_ms and rows <= finding.max_rows]
     if finding.open_dimensions is not None:
         told[-1] += f", with {finding.open_dimensions} for each open dimension"
-    return ", ".join(told) + (f" (no time to measure {', '.join(late)}: see --warmup-budget-ms)" if late else "")
+    return ", ".join(told) + (f" (no time to measure {', '.join(late)}: set INFERD_WARMUP_BUDGET_MS)" if late else "")

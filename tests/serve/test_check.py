@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ import onnx_models
 import pytest
 
 
-def check(*arguments: object) -> subprocess.CompletedProcess[str]:
+def check(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "inferd", "check", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    environment = os.environ | variables
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
 
 
 @pytest.fixture
@@ -42,6 +44,12 @@ def test_the_report_is_also_json(repository: Path) -> None:
     assert not by_name["coupled"]["batched"]
     assert set(by_name["mlp"]["run_ms"]) == {"1", "8", "32"}
     assert len(by_name["mlp"]["sha256"]) == 64
+
+
+def test_sizes_that_there_was_no_time_for_are_named_with_what_gives_them_time(repository: Path) -> None:
+    hint = "set INFERD_WARMUP_BUDGET_MS"
+    assert f"no time to measure 8, 32: {hint}" in check(repository, INFERD_WARMUP_BUDGET_MS="0").stdout
+    assert hint not in check(repository, INFERD_WARMUP_BUDGET_MS="20000").stdout
 
 
 def test_a_single_file_can_be_checked(tmp_path: Path) -> None:
