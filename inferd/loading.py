@@ -123,6 +123,11 @@ def _decide(decl: ModelDecl, session: Session, settings: Settings, warnings: lis
     said = decl.batching.max_batch_size
     if said is None:
         found = batchable.probe(session, decl.name)
+        if decl.batching.declared and not found.batched:
+            warnings.append(
+                f"config.pbtxt: 'dynamic_batching' batches nothing: {found.reason}; "
+                "set max_batch_size if you know better"
+            )
         return found, settings.batching.max_batch_size if found.batched else 1
     if said == 0:
         return Batchability(False, "config.pbtxt says max_batch_size: 0"), 1

@@ -154,3 +154,14 @@ def test_what_only_a_gpu_would_hear_is_named_in_one_line(tmp_path: Path) -> None
 
 def test_kind_auto_goes_where_it_can_without_a_word(tmp_path: Path) -> None:
     assert loaded(tmp_path, onnx_models.scale(), "instance_group { kind: KIND_AUTO }").warnings == ()
+
+
+# --- batching ------------------------------------------------------------------------------------------
+
+
+def test_dynamic_batching_of_a_model_that_the_probe_rules_out_is_warned_of(tmp_path: Path) -> None:
+    made = loaded(tmp_path, onnx_models.coupled(), "dynamic_batching { }")
+    assert not made.signature.batched
+    (warning,) = made.warnings
+    assert warning.startswith("config.pbtxt: 'dynamic_batching' batches nothing: rows run together differ")
+    assert warning.endswith("set max_batch_size if you know better")
