@@ -108,9 +108,10 @@ def test_the_graph_level_reaches_the_session(tmp_path: Path, level: int, name: s
 
 
 def test_so_many_threads_are_started_as_are_asked_for(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/task"))
+    before = set(os.listdir("/proc/self/task"))
     made = loaded(tmp_path, onnx_models.scale(), parameter("intra_op_thread_count", "5"))
-    assert len(os.listdir("/proc/self/task")) == before + 4  # the caller is the fifth
+    started = set(os.listdir("/proc/self/task")) - before  # threads of earlier sessions may end meanwhile
+    assert len(started) == 4  # the caller is the fifth
     assert made.threads == 5
 
 
