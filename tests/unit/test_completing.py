@@ -102,7 +102,7 @@ def test_a_size_that_only_the_file_fixes_is_held_against_requests(tmp_path: Path
 def test_a_size_that_only_the_file_fixes_is_what_is_warmed_up(tmp_path: Path) -> None:
     sizes = "max_batch_size: 4 dynamic_batching { preferred_batch_size: 4 } "
     config = sizes + 'input { name: "ids" dims: 777 }'
-    made = loaded(tmp_path, onnx_models.sequence(), config, Settings())
+    made = loaded(tmp_path, onnx_models.sequence(), config, Settings(warmup=Warmup(budget_ms=60_000)))
     assert made.open_length is None
     for rows in (1, 2, 3, 4):
         ids = np.zeros((rows, 777), "i8").tobytes()

@@ -15,6 +15,7 @@ from inferd._native.batch import Batch, alone
 from inferd._native.reply import OutputView
 from inferd.batchable import signature_of
 from inferd.config import Batching, Settings
+from inferd.config import Warmup as WarmupSettings
 from inferd.device import CpuDevice
 from inferd.errors import ModelFailed
 from inferd.loading import Loaded, load
@@ -23,11 +24,14 @@ from inferd.repository import Reader, SampleTensor, WarmupSample
 from inferd.session import Session, SessionOptions, Slot
 from inferd.warmup import Warmup
 
+# The time is up for nobody, however slow the machine.
+PATIENT = Settings(warmup=WarmupSettings(budget_ms=60_000))
 
-def loaded(tmp_path: Path, model: onnx.ModelProto, config: str = "", settings: Settings | None = None) -> Loaded:
+
+def loaded(tmp_path: Path, model: onnx.ModelProto, config: str = "", settings: Settings = PATIENT) -> Loaded:
     onnx_models.write(tmp_path, "m", model, config=config)
     (directory,) = Reader(tmp_path).scan().models
-    return load(directory.decl, directory.versions[0], settings or Settings(), 1, CpuDevice())
+    return load(directory.decl, directory.versions[0], settings, 1, CpuDevice())
 
 
 def failure(tmp_path: Path, model: onnx.ModelProto, config: str) -> str:
@@ -79,7 +83,7 @@ def test_the_first_batch_of_any_size_finds_everything_prepared_in_every_slot(tmp
 
 @pytest.mark.parametrize("config", ["max_batch_size: 24 dynamic_batching { preferred_batch_size: 6 }", ""])
 def test_a_model_that_does_not_learn_sizes_is_prepared_for_all(tmp_path: Path, config: str) -> None:
-    settings = Settings(batching=Batching(max_batch_size=24, learn=bool(config)))
+    settings = Settings(batching=Batching(max_batch_size=24, learn=bool(config)), warmup=PATIENT.warmup)
     made = loaded(tmp_path, onnx_models.mlp(), config, settings)
     assert unprepared(made, made.slots, 24) == []
 
@@ -126,7 +130,7 @@ def test_strings_come_from_a_file_as_on_the_wire(tmp_path: Path) -> None:
     file.write_bytes(packed_strings([b"hello"]))
     (directory,) = Reader(tmp_path).scan().models
     with pytest.raises(ModelFailed, match="model_warmup 'w' does not run"):
-        load(directory.decl, directory.versions[0], Settings(), 1, CpuDevice())
+        load(directory.decl, directory.versions[0], PATIENT, 1, CpuDevice())
 
 
 def embedding_with(tmp_path: Path, *ids: int) -> str:
