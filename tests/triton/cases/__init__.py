@@ -1,0 +1,17 @@
+"""The table: everything that both servers are asked."""
+
+from __future__ import annotations
+
+from . import inference, metadata, parameters, refusals
+from .case import Case, Difference
+
+TABLE: dict[str, tuple[Case, ...]] = {
+    "metadata": metadata.CASES,
+    "inference": inference.CASES,
+    "refusals": refusals.CASES,
+    "parameters": parameters.CASES,
+}
+CASES = {f"{table}: {case.name}": case for table, cases in TABLE.items() for case in cases}
+DIFFERENCES: tuple[Difference, ...] = tuple(
+    dict.fromkeys(case.difference for case in CASES.values() if case.difference is not None)
+)
