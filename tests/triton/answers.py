@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from google.protobuf import text_format
+from serve.process import POLL_S
 
 from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
 
@@ -16,11 +18,15 @@ WAIT_S = 30.0
 
 @dataclass(frozen=True)
 class Call:
-    """One call: the method's name and what is sent. A list is the requests of a stream."""
+    """One call: the method's name and what is sent. A list is the requests of a stream.
+
+    With `until` it is made again until it ends with that code: the answer to something that takes its time.
+    """
 
     method: str
     request: Any
     metadata: tuple[tuple[str, str], ...] = ()
+    until: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,13 @@ def ask(channel: grpc.Channel, calls: Sequence[Call]) -> list[Answer]:
 
 
 def _answer(method: Any, call: Call) -> Answer:
+    end = time.monotonic() + WAIT_S
+    while (answer := _made(method, call)).code != call.until and call.until and time.monotonic() < end:
+        time.sleep(POLL_S)
+    return answer
+
+
+def _made(method: Any, call: Call) -> Answer:
     messages: list[Any] = []
     code = "OK"
     try:
@@ -78,6 +91,11 @@ def _index(message: Any) -> None:
     for model in message.models:
         if model.reason:
             model.reason = "some text"
+        # How long that takes is a matter of time, and of one that was never loaded each says something else.
+        if model.state == "UNLOADING":
+            model.state = "UNAVAILABLE"
+        if not model.version:
+            model.state = ""
 
 
 def _config(message: Any) -> None:

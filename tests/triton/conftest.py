@@ -25,7 +25,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def triton(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
     """A connection to a real Triton."""
-    with oracle(models, tmp_path_factory.mktemp("triton")) as running, running.channel() as channel:
+    with (
+        oracle(models, tmp_path_factory.mktemp("triton"), *repository.TRITON_FLAGS) as running,
+        running.channel() as channel,
+    ):
         yield channel
 
 
@@ -33,7 +36,7 @@ def triton(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[g
 def server(request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """inferd on each of its transports."""
     folder = tmp_path_factory.mktemp("inferd")
-    running = Server(models, folder, request.param, UNLEARNT, {})
+    running = Server(models, folder, request.param, (*UNLEARNT, *repository.INFERD_FLAGS), {})
     with running.while_ready():
         yield running
 

@@ -11,6 +11,12 @@ from onnx import helper
 # What the Python backend of the oracle can carry.
 DATATYPES = tuple(name for name in models.ELEMENT_TYPES if name != "BF16")
 BATCHED = 4
+# What is served from the start; the others wait to be loaded.
+SERVED = (
+    "scale", "two_by_two", "types", "embedding", "plain", "any_rows", "scalar", "no_config", "versioned",
+)  # fmt: skip
+TRITON_FLAGS = ("--model-control-mode=explicit", *(f"--load-model={name}" for name in SERVED))
+INFERD_FLAGS = ("--model-control-mode=explicit", f"--load-model={','.join(SERVED)}")
 ONE_CPU = "instance_group { kind: KIND_CPU count: 1 }"
 LABELS = ("cat", "dog", "fish")
 
@@ -30,6 +36,7 @@ def build(repository: Path) -> Path:
     models.write(repository, "plain", models.scale(dims=[4]), config=config(0))
     models.write(repository, "any_rows", models.scale(), config=config(0))
     models.write(repository, "scalar", models.scale(dims=[]), config=config(0))
+    models.write(repository, "spare", models.scale(), config=batched)
     models.write(repository, "no_config", models.scale())
     for version, factor in ((1, 10.0), (3, 30.0)):
         models.write(repository, "versioned", models.scale(factor), version=version)

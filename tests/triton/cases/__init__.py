@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import inference, metadata, parameters, refusals
+from . import control, inference, metadata, parameters, refusals
 from .case import Case, Difference
 
 TABLE: dict[str, tuple[Case, ...]] = {
@@ -10,6 +10,7 @@ TABLE: dict[str, tuple[Case, ...]] = {
     "inference": inference.CASES,
     "refusals": refusals.CASES,
     "parameters": parameters.CASES,
+    "control": control.CASES,
 }
 CASES = {f"{table}: {case.name}": case for table, cases in TABLE.items() for case in cases}
 DIFFERENCES: tuple[Difference, ...] = tuple(
