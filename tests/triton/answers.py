@@ -83,19 +83,18 @@ def _text(message: Any) -> str:
 
 
 def _stream(message: Any) -> None:
+    # What else comes with an error is a difference that cases/streams.py looks at by itself.
     if message.error_message:
         message.error_message = "some text"
+        message.infer_response.ClearField("parameters")
+        message.infer_response.ClearField("model_name")
 
 
 def _index(message: Any) -> None:
+    # What each says of a model that is not loaded depends on whether it ever was.
     for model in message.models:
-        if model.reason:
-            model.reason = "some text"
-        # How long that takes is a matter of time, and of one that was never loaded each says something else.
-        if model.state == "UNLOADING":
-            model.state = "UNAVAILABLE"
-        if not model.version:
-            model.state = ""
+        if model.state != "READY":
+            model.version = model.state = model.reason = ""
 
 
 def _config(message: Any) -> None:

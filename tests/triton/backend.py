@@ -13,7 +13,6 @@ from pathlib import Path
 sys.path.insert(0, os.environ["ORACLE_SITE"])
 
 import numpy as np
-import onnxruntime
 import triton_python_backend_utils as triton
 
 TYPES = {
@@ -25,6 +24,9 @@ DEFAULT_MAX_BATCH_SIZE = 4
 
 
 def opened(path):
+    # Not above: this file runs once more for each model, to complete its configuration, and mostly has nothing to do.
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4

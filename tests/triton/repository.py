@@ -16,32 +16,47 @@ SERVED = (
     "scale", "two_by_two", "types", "embedding", "plain", "any_rows", "scalar", "no_config", "versioned",
 )  # fmt: skip
 TRITON_FLAGS = ("--model-control-mode=explicit", *(f"--load-model={name}" for name in SERVED))
-INFERD_FLAGS = ("--model-control-mode=explicit", f"--load-model={','.join(SERVED)}")
+INFERD_FLAGS = (
+    *("--model-control-mode=explicit", f"--load-model={','.join(SERVED)}"),
+    # Triton lets everybody change what is logged, and has no JSON.
+    *("--control-log-settings=true", "--log-format=human"),
+)
+PLATFORM = 'platform: "onnxruntime_onnx"'
+# Each instance is a process of the oracle's that has to start.
 ONE_CPU = "instance_group { kind: KIND_CPU count: 1 }"
-LABELS = ("cat", "dog", "fish")
-
-
-def config(max_batch_size: int, more: str = "") -> str:
-    """A config.pbtxt. One instance, because each is a process of the oracle's that has to start."""
-    return f'platform: "onnxruntime_onnx" max_batch_size: {max_batch_size} {ONE_CPU} {more}'
 
 
 def build(repository: Path) -> Path:
     """Write all models."""
-    batched = config(BATCHED)
-    models.write(repository, "scale", models.scale(), config=batched)
-    models.write(repository, "two_by_two", models.two_by_two(), config=config(BATCHED, "dynamic_batching { }"))
-    models.write(repository, "types", types(), config=batched)
-    models.write(repository, "embedding", models.embedding(), config=batched)
-    models.write(repository, "plain", models.scale(dims=[4]), config=config(0))
-    models.write(repository, "any_rows", models.scale(), config=config(0))
-    models.write(repository, "scalar", models.scale(dims=[]), config=config(0))
-    models.write(repository, "spare", models.scale(), config=batched)
+    write(repository, "scale", models.scale(), BATCHED)
+    write(repository, "two_by_two", models.two_by_two(), BATCHED, "dynamic_batching { }")
+    write(repository, "types", types(), BATCHED)
+    write(repository, "embedding", models.embedding(), BATCHED)
+    write(repository, "plain", models.scale(dims=[4]))
+    write(repository, "any_rows", models.scale())
+    write(repository, "versioned", models.scale(10.0), BATCHED, "version_policy { all { } }")
+    models.write(repository, "versioned", models.scale(30.0), version=3)
+    for waiting in ("spare", "counted", "wronged"):
+        write(repository, waiting, models.scale(), BATCHED)
+    # What these leave out is completed from the model.
+    models.write(repository, "scalar", models.scale(dims=[]), config=f"{PLATFORM} max_batch_size: 0 {ONE_CPU}")
     models.write(repository, "no_config", models.scale())
-    for version, factor in ((1, 10.0), (3, 30.0)):
-        models.write(repository, "versioned", models.scale(factor), version=version)
-    (repository / "versioned" / "config.pbtxt").write_text(config(BATCHED, "version_policy { all { } }"))
     return repository
+
+
+def write(repository: Path, name: str, model: onnx.ModelProto, rows: int = 0, more: str = "") -> None:
+    """A model with a config.pbtxt that says all of it: what it leaves out costs a start of another process."""
+    graph = model.graph
+    tensors = [("input", one) for one in graph.input] + [("output", one) for one in graph.output]
+    said = " ".join(f"{kind} {{ {_tensor(one, batched=rows > 0)} }}" for kind, one in tensors)
+    models.write(repository, name, model, config=f"{PLATFORM} max_batch_size: {rows} {ONE_CPU} {said} {more}")
+
+
+def _tensor(info: onnx.ValueInfoProto, *, batched: bool) -> str:
+    kind = info.type.tensor_type
+    [datatype] = [name for name, number in models.ELEMENT_TYPES.items() if number == kind.elem_type]
+    dims = [-1 if size.dim_param else size.dim_value for size in kind.shape.dim][1 if batched else 0 :]
+    return f'name: "{info.name}" data_type: TYPE_{"STRING" if datatype == "BYTES" else datatype} dims: {dims}'
 
 
 def types() -> onnx.ModelProto:

@@ -18,12 +18,13 @@ from .cases.case import Case
 @pytest.fixture(scope="session")
 def of_triton(triton: grpc.Channel) -> Callable[[Case], list[Answer]]:
     """What Triton answers to a case; it is asked once."""
-    known: dict[str, list[Answer]] = {}
+    known: dict[int, list[Answer]] = {}
 
     def answers(case: Case) -> list[Answer]:
-        if case.name not in known:
-            known[case.name] = ask(triton, case.calls)
-        return known[case.name]
+        # Messages are no keys, and names are not alone: each table has its own unknown model.
+        if id(case) not in known:
+            known[id(case)] = ask(triton, case.calls)
+        return known[id(case)]
 
     return answers
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import control, inference, metadata, parameters, refusals
+from . import control, inference, metadata, parameters, refusals, settings, statistics, streams
 from .case import Case, Difference
 
 TABLE: dict[str, tuple[Case, ...]] = {
@@ -10,6 +10,9 @@ TABLE: dict[str, tuple[Case, ...]] = {
     "inference": inference.CASES,
     "refusals": refusals.CASES,
     "parameters": parameters.CASES,
+    "streams": streams.CASES,
+    "statistics": statistics.CASES,
+    "settings": settings.CASES,
     "control": control.CASES,
 }
 CASES = {f"{table}: {case.name}": case for table, cases in TABLE.items() for case in cases}
