@@ -13,7 +13,8 @@ DATATYPES = tuple(name for name in models.ELEMENT_TYPES if name != "BF16")
 BATCHED = 4
 # What is served from the start; the others wait to be loaded.
 SERVED = (
-    "scale", "two_by_two", "types", "embedding", "plain", "any_rows", "scalar", "no_config", "versioned",
+    "scale", "two_by_two", "types", "texts", "animals", "embedding",
+    "plain", "any_rows", "scalar", "no_config", "versioned",
 )  # fmt: skip
 TRITON_FLAGS = ("--model-control-mode=explicit", *(f"--load-model={name}" for name in SERVED))
 INFERD_FLAGS = (
@@ -31,6 +32,8 @@ def build(repository: Path) -> Path:
     write(repository, "scale", models.scale(), BATCHED)
     write(repository, "two_by_two", models.two_by_two(), BATCHED, "dynamic_batching { }")
     write(repository, "types", types(), BATCHED)
+    write(repository, "texts", models.identity("BYTES", ["rows", 3]), BATCHED)
+    write(repository, "animals", models.identity("FP32", ["rows", 3]), BATCHED, labels=("cat", "dog", "fish"))
     write(repository, "embedding", models.embedding(), BATCHED)
     write(repository, "plain", models.scale(dims=[4]))
     write(repository, "any_rows", models.scale())
@@ -44,12 +47,20 @@ def build(repository: Path) -> Path:
     return repository
 
 
-def write(repository: Path, name: str, model: onnx.ModelProto, rows: int = 0, more: str = "") -> None:
+def write(
+    repository: Path, name: str, model: onnx.ModelProto, rows: int = 0, more: str = "", *, labels: tuple[str, ...] = ()
+) -> None:
     """A model with a config.pbtxt that says all of it: what it leaves out costs a start of another process."""
     graph = model.graph
     tensors = [("input", one) for one in graph.input] + [("output", one) for one in graph.output]
-    said = " ".join(f"{kind} {{ {_tensor(one, batched=rows > 0)} }}" for kind, one in tensors)
+    label_file = 'label_filename: "labels.txt"' if labels else ""
+    said = " ".join(
+        f"{kind} {{ {_tensor(one, batched=rows > 0)} {label_file if kind == 'output' else ''} }}"
+        for kind, one in tensors
+    )
     models.write(repository, name, model, config=f"{PLATFORM} max_batch_size: {rows} {ONE_CPU} {said} {more}")
+    if labels:
+        (repository / name / "labels.txt").write_text("".join(f"{one}\n" for one in labels))
 
 
 def _tensor(info: onnx.ValueInfoProto, *, batched: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import control, inference, metadata, parameters, refusals, settings, statistics, streams
+from . import classification, control, inference, metadata, parameters, refusals, settings, statistics, streams
 from .case import Case, Difference
 
 TABLE: dict[str, tuple[Case, ...]] = {
@@ -10,6 +10,7 @@ TABLE: dict[str, tuple[Case, ...]] = {
     "inference": inference.CASES,
     "refusals": refusals.CASES,
     "parameters": parameters.CASES,
+    "classification": classification.CASES,
     "streams": streams.CASES,
     "statistics": statistics.CASES,
     "settings": settings.CASES,

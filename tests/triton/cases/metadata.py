@@ -69,7 +69,8 @@ EXTENSIONS = Difference(
     triton="binary_tensor_data, classification, cuda_shared_memory, logging, model_configuration, model_repository, "
     "model_repository(unload_dependents), parameters, schedule_policy, sequence, statistics, system_shared_memory, "
     "trace",
-    inferd="logging, model_configuration, model_repository, model_repository(unload_dependents), statistics",
+    inferd="classification, logging, model_configuration, model_repository, model_repository(unload_dependents), "
+    "statistics",
     why="Those that work. `binary_tensor_data` is about HTTP.",
     seen=lambda answers: ", ".join(sorted(told(answers).extensions)),
 )
