@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -10,35 +11,47 @@ import pytest
 from serve.process import Server
 
 from . import repository
-from .oracle import oracle
+from .oracle import Oracle, oracle
 
+TRANSPORTS = ("native", "grpcio")
 # As in the other folders: batch sizes are not measured at load and not limited by it.
 UNLEARNT = ("--warmup-budget-ms=0", "--batching-learn=false")
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository that both serve."""
+    """The repository that all serve."""
     return repository.build(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")
-def triton(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
-    """A connection to a real Triton."""
-    with (
-        oracle(models, tmp_path_factory.mktemp("triton"), *repository.TRITON_FLAGS) as running,
-        running.channel() as channel,
-    ):
-        yield channel
-
-
-@pytest.fixture(scope="session", params=["native", "grpcio"])
-def server(request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """inferd on each of its transports."""
-    folder = tmp_path_factory.mktemp("inferd")
-    running = Server(models, folder, request.param, (*UNLEARNT, *repository.INFERD_FLAGS), {})
-    with running.while_ready():
+def real(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Oracle]:
+    """A real Triton."""
+    with oracle(models, tmp_path_factory.mktemp("triton"), *repository.TRITON_FLAGS) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def started(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
+    """inferd on a transport, started when it is first asked for."""
+    running: dict[str, Server] = {}
+    with ExitStack() as ends:
+
+        def get(transport: str) -> Server:
+            if transport not in running:
+                flags = (*UNLEARNT, *repository.INFERD_FLAGS)
+                one = Server(models, tmp_path_factory.mktemp(transport), transport, flags, {})
+                ends.enter_context(one.while_ready())
+                running[transport] = one
+            return running[transport]
+
+        yield get
+
+
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def server(request: pytest.FixtureRequest, started: Callable[[str], Server]) -> Server:
+    """inferd on each of its transports."""
+    return started(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +59,18 @@ def inferd(server: Server) -> Iterator[grpc.Channel]:
     """A connection to inferd."""
     with server.channel() as channel:
         yield channel
+
+
+@pytest.fixture(scope="session")
+def triton(real: Oracle) -> Iterator[grpc.Channel]:
+    """A connection to the real Triton."""
+    with real.channel() as channel:
+        yield channel
+
+
+@pytest.fixture(params=(*TRANSPORTS, "triton"))
+def address(request: pytest.FixtureRequest) -> str:
+    """Where a client goes: to inferd on each of its transports, and to the real Triton, which judges the test."""
+    if request.param == "triton":
+        return str(request.getfixturevalue("real").address)
+    return str(request.getfixturevalue("started")(request.param).address)

@@ -39,7 +39,7 @@ def build(repository: Path) -> Path:
     write(repository, "any_rows", models.scale())
     write(repository, "versioned", models.scale(10.0), BATCHED, "version_policy { all { } }")
     models.write(repository, "versioned", models.scale(30.0), version=3)
-    for waiting in ("spare", "counted", "wronged"):
+    for waiting in ("spare", "counted", "wronged", "lent"):
         write(repository, waiting, models.scale(), BATCHED)
     # What these leave out is completed from the model.
     models.write(repository, "scalar", models.scale(dims=[]), config=f"{PLATFORM} max_batch_size: 0 {ONE_CPU}")
