@@ -4,13 +4,16 @@ Everything a client can get wrong about a tensor is found here, before anything 
 later only the session itself can fail a batch.
 """
 
-from libc.stdint cimport int16_t, int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
+from inferd._native.choose cimport choose_outputs
 from inferd._native.contents cimport contents_field, materialise, typed_size
 from inferd._native.datatype cimport BYTES, NO_DATATYPE, element_size
 from inferd._native.datatype import name_of
+from inferd._native.region cimport Regions, read_place
 from inferd._native.signature cimport Signature, TensorSpec
 from inferd._native.span cimport Span, WIRE_OK, is_utf8, span_equals, span_length
 from inferd._native.wire cimport (
@@ -38,16 +41,17 @@ cdef enum:
     MOST_ROWS_APART = 0x7FFFFFFF
 
 
-def bind(Signature signature not None, Request request not None) -> None:
+def bind(Signature signature not None, Request request not None, Regions regions=None) -> None:
     """Check a request and make it ready to be queued: inputs in the model's order, each as raw bytes.
 
-    Raises InvalidRequest naming the tensor or the parameter, or NotOffered for shared memory and
-    sequences. A request is bound once, whatever comes of it: ValueError for a second time.
+    `regions` is the shared memory that its tensors may lie in; it keeps what it uses of it. Raises InvalidRequest
+    naming the tensor or the parameter, UnknownRegion, or NotOffered for sequences, and for shared memory without
+    `regions`. A request is bound once, whatever comes of it: ValueError for a second time.
     """
-    bind_request(signature, request)
+    bind_request(signature, request, regions)
 
 
-cdef int bind_request(Signature s, Request r) except -1:
+cdef int bind_request(Signature s, Request r, Regions regions) except -1:
     cdef int i, found
     if r.signature is not None:
         raise ValueError("bind: a request was bound twice")
@@ -61,7 +65,7 @@ cdef int bind_request(Signature s, Request r) except -1:
         )
     if r.tensor_count != s.input_count:
         refuse_count(s, r)
-    assign_raw(s, r)
+    assign_raw(r, regions)
     for i in range(s.input_count):
         found = find(s, r, i)
         if found != i:
@@ -70,12 +74,14 @@ cdef int bind_request(Signature s, Request r) except -1:
         check_shape(s, r, i, &r.tensors[i])
     check_rows(s, r)
     for i in range(s.input_count):
+        if r.tensors[i].in_shared_memory:
+            place_input(s, r, i, &r.tensors[i], regions)
         check_elements(s, r, i, &r.tensors[i])
     materialise_inputs(s, r)
     for i in range(s.input_count):
         if s.inputs[i].datatype == BYTES:
             check_strings(s, r, i, &r.tensors[i])
-    choose_outputs(s, r)
+    choose_outputs(s, r, regions)
     hash_shape(s, r)
     r.state = BOUND
     return 0
@@ -116,16 +122,24 @@ cdef int refuse_count(Signature s, Request r) except -1:
     raise InvalidRequest(f"model '{s.model}' takes {s.input_count} inputs but the request has {r.tensor_count}")
 
 
-cdef int assign_raw(Signature s, Request r) except -1:
-    """Entry k of raw_input_contents belongs to input k as sent; raw and typed contents do not mix."""
-    cdef int k
+cdef int assign_raw(Request r, Regions regions) except -1:
+    """Entry k of raw_input_contents belongs to the k-th input as sent that is not in shared memory; raw and typed
+    contents do not mix.
+    """
+    cdef int k, shared = 0
     for k in range(r.tensor_count):
         if r.tensors[k].in_shared_memory:
-            raise NotOffered(f"input {shown(r.tensors[k].name)} is in shared memory, which this server does not offer")
+            if regions is None:
+                raise NotOffered(f"input {shown(r.tensors[k].name)} is in shared memory, which this server does not offer")
+            shared += 1
+            if r.tensors[k].kinds:
+                raise InvalidRequest(f"input {shown(r.tensors[k].name)} is in shared memory and has typed contents; use one of them")
         if r.raw_count and r.tensors[k].kinds:
             raise InvalidRequest(
                 f"input {shown(r.tensors[k].name)} has typed contents although the request has raw_input_contents; use one of them"
             )
+    if shared:
+        return assign_around(r, r.tensor_count - shared)
     if r.raw_count and r.raw_count != r.tensor_count:
         raise InvalidRequest(
             f"raw_input_contents has {r.raw_count} entries for {r.tensor_count} inputs"
@@ -134,6 +148,37 @@ cdef int assign_raw(Signature s, Request r) except -1:
     for k in range(r.raw_count):
         r.tensors[k].data = r.raw[k].at
         r.tensors[k].nbytes = span_length(r.raw[k])
+    return 0
+
+
+cdef int assign_around(Request r, int expected) except -1:
+    """The same where some inputs are in shared memory."""
+    cdef int k, next_raw = 0
+    if r.raw_count and r.raw_count != expected:
+        raise InvalidRequest(
+            f"raw_input_contents has {r.raw_count} entries for {expected} inputs that are not in shared memory"
+        )
+    for k in range(r.tensor_count if r.raw_count else 0):
+        if not r.tensors[k].in_shared_memory:
+            r.tensors[k].data = r.raw[next_raw].at
+            r.tensors[k].nbytes = span_length(r.raw[next_raw])
+            next_raw += 1
+    return 0
+
+
+cdef int place_input(Signature s, Request r, int i, Tensor* t, Regions regions) except -1:
+    """Find the input's bytes in shared memory. Strings are copied: what has been checked must not change any more."""
+    cdef bytes copy
+    region = regions.place(&t.place, t.body, 4, f"input '{input_name(s, i)}'")
+    t.nbytes = <Py_ssize_t>t.place.nbytes
+    if t.datatype == BYTES:
+        copy = PyBytes_FromStringAndSize(NULL, t.nbytes)
+        t.data = <const uint8_t*>PyBytes_AS_STRING(copy)
+        r.hold(copy)
+        if not read_place(&t.place, <uint8_t*>PyBytes_AS_STRING(copy)):
+            raise InvalidRequest(f"the shared memory of input '{input_name(s, i)}' has become smaller")
+    else:
+        r.hold(region)
     return 0
 
 
@@ -241,7 +286,7 @@ cdef int check_elements(Signature s, Request r, int i, Tensor* t) except -1:
                 refuse_uncountable(s, r, i, t)
     if multiply_overflows(elements, size if size else 4, &expected):
         refuse_uncountable(s, r, i, t)
-    if r.raw_count:
+    if r.raw_count or t.in_shared_memory:
         if size and t.nbytes != expected:
             raise InvalidRequest(
                 f"input '{input_name(s, i)}' of datatype {name_of(t.datatype)} and shape {shape_text(r.dims + t.dims_at, t.rank)} "
@@ -303,12 +348,15 @@ cdef int materialise_inputs(Signature s, Request r) except -1:
     cdef bint out_of_range = False
     if not r.raw_count and s.input_count:
         for i in range(s.input_count):
-            total += (typed_size(&r.tensors[i]) + 7) & ~7
+            if not r.tensors[i].in_shared_memory:
+                total += (typed_size(&r.tensors[i]) + 7) & ~7
         r.typed = <uint8_t*>malloc(<size_t>max(total, 1))
         if r.typed == NULL:
             raise MemoryError
         at = r.typed
         for i in range(s.input_count):
+            if r.tensors[i].in_shared_memory:
+                continue
             size = typed_size(&r.tensors[i])
             if materialise(&r.tensors[i], at, at + size, &out_of_range) != WIRE_OK:
                 raise InvalidRequest(f"input '{input_name(s, i)}' has malformed typed contents")
@@ -340,41 +388,6 @@ cdef int check_strings(Signature s, Request r, int i, Tensor* t) except -1:
             )
         at = element.end
         seen += 1
-    return 0
-
-
-cdef int choose_outputs(Signature s, Request r) except -1:
-    """Mark the outputs asked for. They are answered in the model's order, whatever the order asked."""
-    cdef int k, i
-    cdef bint known
-    if not r.wanted_count:
-        return 0
-    if s.output_count <= <int>(sizeof(r.inline_chosen) // sizeof(int16_t)):
-        r.chosen = r.inline_chosen
-    else:
-        r.chosen = <int16_t*>malloc(<size_t>s.output_count * sizeof(int16_t))
-        if r.chosen == NULL:
-            raise MemoryError
-    memset(r.chosen, 0, <size_t>s.output_count * sizeof(int16_t))
-    for k in range(r.wanted_count):
-        name = shown(r.wanted[k].name)
-        if r.wanted[k].classes < 0:
-            raise InvalidRequest(
-                f"parameter 'classification' of output {name} is not an int64 of at least 1, or 0 for the values themselves"
-            )
-        if r.wanted[k].in_shared_memory:
-            raise NotOffered(f"output {name} asks for shared memory, which this server does not offer")
-        known = False
-        for i in range(s.output_count):
-            if span_equals(r.wanted[k].name, s.outputs[i].name, s.outputs[i].name_length):
-                if r.chosen[i]:
-                    raise InvalidRequest(f"output {name} is asked for more than once")
-                if r.wanted[k].classes and s.outputs[i].datatype == BYTES:
-                    raise InvalidRequest(f"output {name} is BYTES, which have no order of classes; leave 'classification' out")
-                r.chosen[i] = <int16_t>(k + 1)
-                known = True
-        if not known:
-            raise InvalidRequest(f"model '{s.model}' has no output {name}")
     return 0
 
 

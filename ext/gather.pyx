@@ -6,12 +6,16 @@ from libc.string cimport memcpy
 
 from inferd._native.datatype cimport BYTES
 from inferd._native.batch cimport Batch
+from inferd._native.region cimport Place, read_place
 from inferd._native.wire cimport Request
+
+from inferd.errors import RegionShrank
 
 
 cdef struct Piece:
     const uint8_t* data
     size_t nbytes
+    const Place* place     # where to read from if data is NULL
 
 
 cdef enum:
@@ -19,19 +23,24 @@ cdef enum:
     RELEASE_FROM_BYTES = 65536
 
 
-cdef void copy(uint8_t* to, Piece* pieces, Py_ssize_t piece_count) noexcept nogil:
+cdef bint copy(uint8_t* to, Piece* pieces, Py_ssize_t piece_count) noexcept nogil:
+    """False if the shared memory of one is not there any more."""
     cdef Py_ssize_t i
     for i in range(piece_count):
         if pieces[i].nbytes:
-            memcpy(to, pieces[i].data, pieces[i].nbytes)
+            if pieces[i].data != NULL:
+                memcpy(to, pieces[i].data, pieces[i].nbytes)
+            elif not read_place(pieces[i].place, to):
+                return False
             to += pieces[i].nbytes
+    return True
 
 
 def gather(Batch batch not None, int index, uintptr_t address, Py_ssize_t capacity) -> int:
     """Copy input `index` of every member, in order, to the `capacity` bytes at `address`; the bytes written.
 
     The caller owns the memory and keeps it until the run is over. Raises ValueError if it is too small,
-    before anything is written.
+    before anything is written, and RegionShrank if a member's bytes are in shared memory that has become smaller.
     """
     cdef list members = batch.members
     cdef Py_ssize_t member_count = len(members)
@@ -39,6 +48,7 @@ def gather(Batch batch not None, int index, uintptr_t address, Py_ssize_t capaci
     cdef size_t total = 0
     cdef Piece* pieces
     cdef Request member
+    cdef bint done
     if not 0 <= index < batch.signature.input_count:
         raise IndexError(index)
     pieces = <Piece*>malloc(max(member_count, 1) * sizeof(Piece))
@@ -49,14 +59,17 @@ def gather(Batch batch not None, int index, uintptr_t address, Py_ssize_t capaci
             member = <Request>members[i]
             pieces[i].data = member.tensors[index].data
             pieces[i].nbytes = <size_t>member.tensors[index].nbytes
+            pieces[i].place = &member.tensors[index].place
             total += pieces[i].nbytes
         if capacity < 0 or total > <size_t>capacity:
             raise ValueError(f"gather: {total} bytes do not fit into {capacity}")
         if total >= RELEASE_FROM_BYTES:
             with nogil:
-                copy(<uint8_t*>address, pieces, member_count)
+                done = copy(<uint8_t*>address, pieces, member_count)
         else:
-            copy(<uint8_t*>address, pieces, member_count)
+            done = copy(<uint8_t*>address, pieces, member_count)
+        if not done:
+            raise RegionShrank("the shared memory of an input has become smaller while its request waited")
     finally:
         free(pieces)
     return total

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from inferd._native.doorbell cimport Bell
 from inferd._native.queue cimport BatchQueue
+from inferd._native.region cimport Regions
 from inferd._native.signature cimport Signature
 from inferd._native.stats cimport ModelStats
 from inferd._native.stream cimport Method, Stream
@@ -16,6 +17,7 @@ cdef class Endpoint:
     cdef Bell bell
     cdef ModelStats stats
     cdef object refusal
+    cdef Regions regions       # the shared memory that requests may use, or None
 
 
 cdef class Waiter:

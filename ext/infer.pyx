@@ -8,6 +8,7 @@ from inferd._native.clock cimport monotonic_ns
 from inferd._native.doorbell cimport Bell
 from inferd._native.hub cimport Hub
 from inferd._native.queue cimport BatchQueue
+from inferd._native.region cimport Regions
 from inferd._native.span cimport span_equals
 from inferd._native.stats cimport ModelStats
 from inferd._native.stream cimport OPEN, Method, Stream
@@ -21,14 +22,19 @@ cdef int INTERNAL = Code.INTERNAL
 
 @cython.final
 cdef class Endpoint:
-    """Where requests for one version of one model go, or the refusal that they all get."""
+    """Where requests for one version of one model go, or the refusal that they all get.
 
-    def __cinit__(self, BatchQueue queue, Bell bell not None, ModelStats stats not None, refusal=None):
+    `regions` is the shared memory that they may use; None offers none.
+    """
+
+    def __cinit__(
+        self, BatchQueue queue, Bell bell not None, ModelStats stats not None, refusal=None, Regions regions=None
+    ):
         if queue is not None:
             self.queue, self.signature = queue, queue.signature
         elif refusal is None:
             raise ValueError("an endpoint without a queue needs a refusal")
-        self.bell, self.stats, self.refusal = bell, stats, refusal
+        self.bell, self.stats, self.refusal, self.regions = bell, stats, refusal, regions
 
 
 cdef class Waiter:
@@ -46,7 +52,7 @@ cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns):
     """
     if endpoint.refusal is not None:
         return endpoint.refusal  # not raised, or it would grow a traceback with each request
-    bind_request(endpoint.signature, request)
+    bind_request(endpoint.signature, request, endpoint.regions)
     request.deadline_ns = deadline_ns
     endpoint.queue.put(request, monotonic_ns())
     return None

@@ -14,11 +14,12 @@ from libc.string cimport memcpy
 from inferd._native.batch cimport Batch
 from inferd._native.classes cimport best_classes
 from inferd._native.datatype cimport BYTES, element_size
+from inferd._native.region cimport write_place
 from inferd._native.signature cimport Signature, string_field
 from inferd._native.span cimport put_span, put_varint, span_length, varint_size
-from inferd._native.wire cimport MAX_RANK, Request
+from inferd._native.wire cimport MAX_RANK, Request, Wanted, shown
 
-from inferd.errors import RunFailed
+from inferd.errors import InvalidRequest, RegionShrank, RunFailed
 
 cdef enum:
     # Field number << 3 | wire type, of ModelInferResponse and its InferOutputTensor.
@@ -246,6 +247,33 @@ cdef str output_text(Signature signature, int i):
     return f"output '{signature.outputs[i].name[:signature.outputs[i].name_length].decode()}' of model '{signature.model}'"
 
 
+cdef object deliver(Signature signature, Request member, Part* parts):
+    """Write what goes to shared memory there, which leaves nothing of it for the answer. The error, if one cannot be."""
+    cdef int i
+    cdef Part* part
+    cdef Wanted* wanted
+    cdef bint written
+    for i in range(signature.output_count):
+        if member.chosen == NULL or not member.chosen[i]:
+            continue
+        part, wanted = &parts[i], &member.wanted[member.chosen[i] - 1]
+        if not wanted.in_shared_memory:
+            continue
+        if part.nbytes > <size_t>wanted.place.nbytes:
+            return InvalidRequest(
+                f"output {shown(wanted.name)} is {part.nbytes} bytes, but the request gives it {wanted.place.nbytes} of shared memory"
+            )
+        if part.nbytes >= RELEASE_FROM_BYTES:
+            with nogil:
+                written = write_place(&wanted.place, part.data, <int64_t>part.nbytes)
+        else:
+            written = write_place(&wanted.place, part.data, <int64_t>part.nbytes)
+        if not written:
+            return RegionShrank(f"output {shown(wanted.name)} cannot be written: its shared memory has become smaller or is full")
+        part.nbytes = 0
+    return None
+
+
 def answer(Batch batch not None, list views not None) -> None:
     """Encode the answer of every member from the outputs of the batch's run, into member.answer.
 
@@ -281,7 +309,10 @@ def answer(Batch batch not None, list views not None) -> None:
                 if member.chosen != NULL and not member.chosen[i]:
                     continue
                 fill(&parts[i], batch, member, i, <OutputView>views[i], first_row, packed)
-            member.answer = encode(signature, member, parts)
+            if member.held is not None:
+                member.error = deliver(signature, member, parts)
+            if member.error is None:
+                member.answer = encode(signature, member, parts)
             first_row += member.rows
     finally:
         free(parts)

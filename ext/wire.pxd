@@ -3,6 +3,7 @@
 from libc.stdint cimport int16_t, int64_t, uint8_t, uint64_t
 
 from inferd._native.datatype cimport Datatype
+from inferd._native.region cimport Place
 from inferd._native.span cimport Span
 
 
@@ -42,9 +43,11 @@ cdef struct Tensor:
     uint64_t kinds       # bit k set: InferTensorContents field k has elements
     int64_t typed_count  # elements in typed contents, meaningful when one kind is set
     bint in_shared_memory
-    # Set by bind: raw little-endian bytes, in Request.body or in Request.typed.
+    # Set by bind: raw little-endian bytes, in Request.body, in Request.typed or in one of Request.held; NULL where they
+    # are numbers in shared memory and stay in `place` until they are gathered.
     const uint8_t* data
     Py_ssize_t nbytes
+    Place place
 
 
 cdef struct Wanted:
@@ -52,6 +55,8 @@ cdef struct Wanted:
     Span name
     int64_t classes      # so many of the best, as text; 0: the values as they are; below 0: no such number
     bint in_shared_memory
+    Span body            # the InferRequestedOutputTensor message, walked again for shared memory
+    Place place          # set by bind: where the values go, if in_shared_memory
 
 
 cdef class Request:
@@ -94,6 +99,7 @@ cdef class Request:
     # Set by bind.
     cdef object signature         # what it was bound to, also if that did not accept it
     cdef uint8_t* typed           # owned: tensors that came as typed contents, as raw bytes
+    cdef list held                # None, or the Regions in use and copies of what must not change after its check
     cdef int16_t* chosen          # NULL: all outputs; else for each of the model's 1 + its place in wanted, or 0
     cdef int16_t inline_chosen[16]
     cdef readonly int64_t rows
@@ -118,6 +124,8 @@ cdef class Request:
     cdef public bint streamed         # the answer is to be a ModelStreamInferResponse
     cdef readonly int64_t taken_ns
     cdef public int64_t run_ns
+
+    cdef int hold(self, owner) except -1
 
 
 cdef str shown(Span name)

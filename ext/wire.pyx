@@ -5,6 +5,7 @@ MAX_RANK. It knows the message, not the model: what a model accepts is the Signa
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
@@ -16,6 +17,7 @@ from inferd._native.parameter cimport (
     PARAMETER_BOOL, PARAMETER_INT64, PARAMETER_STRING, PARAMETER_UINT64,
     Parameter, has_key, names_shared_memory, read_parameter,
 )
+from inferd._native.region cimport read_place
 from inferd._native.span cimport (
     LENGTH, VARINT, Span, WireStatus,
     WIRE_BAD_TAG, WIRE_BAD_UTF8, WIRE_NO_MEMORY, WIRE_OK, WIRE_OVERLONG, WIRE_TOO_DEEP, WIRE_TOO_MANY, WIRE_TRUNCATED,
@@ -93,6 +95,13 @@ cdef class Request:
         if INFERD_DEBUG:
             count(REQUESTS, -1)
 
+    cdef int hold(self, owner) except -1:
+        """Keep an object that the spans of a tensor borrow from."""
+        if self.held is None:
+            self.held = []
+        self.held.append(owner)
+        return 0
+
     @property
     def model_name(self) -> str:
         """The model asked for."""
@@ -127,8 +136,14 @@ cdef class Request:
 
     def tensor_bytes(self, int index) -> bytes:
         """The bytes of one bound input, little-endian and row-major. Not for the hot path."""
+        cdef bytes copy
         if not 0 <= index < self.tensor_count:
             raise IndexError(index)
+        if self.tensors[index].data == NULL and self.tensors[index].nbytes:
+            copy = PyBytes_FromStringAndSize(NULL, self.tensors[index].nbytes)
+            if not read_place(&self.tensors[index].place, <uint8_t*>PyBytes_AS_STRING(copy)):
+                raise ValueError("the shared memory has become smaller")
+            return copy
         return (<const char*>self.tensors[index].data)[:self.tensors[index].nbytes]
 
 
@@ -231,6 +246,7 @@ cdef WireStatus read_wanted(Wanted* w, Span s) noexcept nogil:
     cdef Span payload
     cdef WireStatus status
     memset(w, 0, sizeof(Wanted))
+    w.body = s
     while s.at != s.end:
         status = read_tag(&s, &field, &wire_type)
         if status != WIRE_OK:

@@ -72,6 +72,24 @@ class NotAllowed(InferdError):
     code = Code.PERMISSION_DENIED
 
 
+class UnknownRegion(InferdError):
+    """No shared memory is registered under that name."""
+
+    code = Code.NOT_FOUND
+
+
+class RegionExists(InferdError):
+    """Shared memory is registered under that name already."""
+
+    code = Code.ALREADY_EXISTS
+
+
+class RegionShrank(InferdError):
+    """The owner of shared memory made it smaller while a request used it; its batch neighbours are unharmed."""
+
+    code = Code.INVALID_ARGUMENT
+
+
 class InputRefused(InferdError):
     """The model itself refused the values of this one request; its batch neighbours are unharmed."""
 
@@ -98,6 +116,12 @@ class Overloaded(InferdError):
 
     code, retryable = Code.RESOURCE_EXHAUSTED, True
     pushback_ms: ClassVar[int] = 100
+
+
+class TooManyRegions(InferdError):
+    """No more shared memory can be registered before some is unregistered."""
+
+    code = Code.RESOURCE_EXHAUSTED
 
 
 class DeadlineExceeded(InferdError):

@@ -11,7 +11,7 @@ from inferd._native.queue import BatchQueue
 from inferd._native.reply import answer
 from inferd._native.stats import ModelStats
 from inferd._native.wire import Request
-from inferd.errors import InferdError, InputRefused, Internal, RunFailed
+from inferd.errors import InferdError, InputRefused, Internal, RegionShrank, RunFailed
 from inferd.pace import Pace, Shortness
 from inferd.session import Slot
 
@@ -93,7 +93,9 @@ class Instance:
     def _refuse(self, request: Request, failure: Exception) -> None:
         """Log what the session said and leave the client a text of ours."""
         log.warning("run failed", extra={"model": self._model, "request_id": request.id, "reason": str(failure)})
-        if isinstance(failure, InputRefused):
+        if isinstance(failure, RegionShrank):
+            request.error = failure.with_traceback(None)
+        elif isinstance(failure, InputRefused):
             request.error = InputRefused(
                 f"model '{self._model}' refused a value of this request, such as an index out of range; "
                 "check the inputs"

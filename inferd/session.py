@@ -23,7 +23,7 @@ from inferd._native.datatype import name_of, size_of
 from inferd._native.gather import gather, strings
 from inferd._native.reply import OutputView
 from inferd.device import Buffer, Device
-from inferd.errors import InputRefused, ModelFailed, RunFailed
+from inferd.errors import InputRefused, ModelFailed, RegionShrank, RunFailed
 
 RUNTIME_VERSION: str = ort.__version__
 
@@ -167,10 +167,13 @@ class Slot:
     def run(self, batch: Batch) -> list[OutputView]:
         """Run a batch; the views it returns are valid until the next run in this slot.
 
-        Raises InputRefused if an operator refused a value, RunFailed for any other failure.
+        Raises InputRefused if an operator refused a value, RegionShrank if a request's shared memory is not there any
+        more, RunFailed for any other failure.
         """
         try:
             return self._run_objects(batch) if self._session.has_strings else self._run_bound(batch)
+        except RegionShrank:
+            raise
         except Exception as failure:
             reason = _one_line(failure)
             kind = InputRefused if OPERATOR_FAILED in reason and not OUT_OF_MEMORY.search(reason) else RunFailed

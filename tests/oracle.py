@@ -97,9 +97,17 @@ def check_parameters(message: pb.ModelInferRequest) -> None:
 
 
 def laid_out(
-    message: pb.ModelInferRequest, inputs: Mapping[str, Spec], *, batched: bool, max_rows: int
+    message: pb.ModelInferRequest,
+    inputs: Mapping[str, Spec],
+    *,
+    batched: bool,
+    max_rows: int,
+    memory: Mapping[str, bytes] | None = None,
 ) -> dict[str, bytes]:
-    """The raw bytes of every input, or Refused, for a model with these inputs and one output, y."""
+    """The raw bytes of every input, or Refused, for a model with these inputs and one output, y.
+
+    `memory` is the shared memory that is registered, by name; None where there is none to register.
+    """
     check_parameters(message)
     if in_sequence(message):
         raise Refused("a sequence")
@@ -107,26 +115,29 @@ def laid_out(
     if len(sent) != len(message.inputs) or sent.keys() != inputs.keys():
         raise Refused("names")
     raw = list(message.raw_input_contents)
-    if raw and len(raw) != len(message.inputs):
+    shared = {tensor.name for tensor in message.inputs if SHARED_MEMORY & set(tensor.parameters)}
+    if raw and len(raw) != len(message.inputs) - len(shared):
         raise Refused("number of raw entries")
+    entries = iter(raw)
+    sent_raw = {tensor.name: next(entries) for tensor in message.inputs if raw and tensor.name not in shared}
     rows = set()
     found = {}
     for name, (datatype, spec) in inputs.items():
         tensor = message.inputs[sent[name]]
         shape = list(tensor.shape)
-        if SHARED_MEMORY & set(tensor.parameters):
-            raise Refused("shared memory")
         if tensor.datatype != datatype or len(shape) != len(spec) or min(shape, default=0) < 0:
             raise Refused("datatype or shape")
         if any(want >= 0 and want != have for want, have in zip(spec, shape, strict=True)):
             raise Refused("shape")
         rows.update(shape[:1] if batched else [])
         typed = [index for index, name in enumerate(CONTENTS, 1) if len(getattr(tensor.contents, name))]
-        if raw and typed:
+        if (raw or name in shared) and typed:
             raise Refused("both raw and typed")
         elements = math.prod(shape)
-        if raw:
-            found[name] = raw_bytes(raw[sent[name]], datatype, elements)
+        if name in shared:
+            found[name] = raw_bytes(placed(tensor, memory), datatype, elements)
+        elif raw:
+            found[name] = raw_bytes(sent_raw[name], datatype, elements)
         else:
             found[name] = typed_bytes(tensor.contents, typed, datatype, elements)
     if batched and inputs and (len(rows) != 1 or not 1 <= rows.pop() <= max_rows):
@@ -134,11 +145,32 @@ def laid_out(
     wanted = [output.name for output in message.outputs]
     if len(set(wanted)) != len(wanted) or not set(wanted) <= {"y"}:
         raise Refused("outputs")
-    if any(SHARED_MEMORY & set(output.parameters) for output in message.outputs):
-        raise Refused("an extension")
-    if any(classes_of(output) < 0 for output in message.outputs):
-        raise Refused("classification")
+    for output in message.outputs:
+        if classes_of(output) < 0:
+            raise Refused("classification")
+        if SHARED_MEMORY & set(output.parameters):
+            placed(output, memory)
+            if classes_of(output):
+                raise Refused("classification in shared memory")
     return found
+
+
+def placed(tensor: Any, memory: Mapping[str, bytes] | None) -> bytes:
+    """The bytes in shared memory that the parameters of an input or a requested output speak of."""
+    said = {key: tensor.parameters[key] for key in SHARED_MEMORY & set(tensor.parameters)}
+    kinds = {key: value.WhichOneof("parameter_choice") for key, value in said.items()}
+    if kinds.pop("shared_memory_region", "") != "string_param" or "shared_memory_byte_size" not in kinds:
+        raise Refused("an incomplete place")
+    if set(kinds.values()) != {"int64_param"} or any(said[key].int64_param < 0 for key in kinds):
+        raise Refused("an impossible place")
+    region = said["shared_memory_region"].string_param
+    if memory is None or region not in memory:
+        raise Refused("shared memory that is not registered")
+    start = said["shared_memory_offset"].int64_param if "shared_memory_offset" in said else 0
+    end = start + said["shared_memory_byte_size"].int64_param
+    if end > len(memory[region]):
+        raise Refused("a place past the end")
+    return memory[region][start:end]
 
 
 def classes_of(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> int:

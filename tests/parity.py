@@ -9,8 +9,9 @@ from handmade import Spec, signature_of
 from oracle import Refused, beyond_limits, in_sequence, integer, laid_out, lost_a_map_entry, parsed
 
 from inferd._native.bind import bind
+from inferd._native.region import Regions
 from inferd._native.wire import Request, decode
-from inferd.errors import InvalidRequest, NotOffered
+from inferd.errors import InvalidRequest, NotOffered, UnknownRegion
 from inferd.proto import inference_pb2 as pb
 
 MAX_ROWS = 4
@@ -44,19 +45,28 @@ def assert_same(body: bytes) -> tuple[Request, pb.ModelInferRequest] | None:
 
 
 def assert_bound_alike(
-    request: Request, message: pb.ModelInferRequest, inputs: Mapping[str, Spec], *, batched: bool
+    request: Request,
+    message: pb.ModelInferRequest,
+    inputs: Mapping[str, Spec],
+    *,
+    batched: bool,
+    regions: Regions | None = None,
+    memory: Mapping[str, bytes] | None = None,
 ) -> str:
-    """bind accepts what the oracle accepts and lays the bytes out as it does; why they refuse, empty if they accept."""
+    """bind accepts what the oracle accepts and lays the bytes out as it does; why they refuse, empty if they accept.
+
+    `regions` are registered, and `memory` is what they hold, by name.
+    """
     signature = signature_of(inputs, batched=batched, max_rows=MAX_ROWS)
     try:
-        expected = laid_out(message, inputs, batched=batched, max_rows=MAX_ROWS)
+        expected = laid_out(message, inputs, batched=batched, max_rows=MAX_ROWS, memory=memory)
     except Refused as reason:
         try:
-            bind(signature, request)
-        except (InvalidRequest, NotOffered):
+            bind(signature, request, regions)
+        except (InvalidRequest, NotOffered, UnknownRegion):
             return str(reason)
         raise AssertionError(f"bound, although the oracle refuses it: {reason}") from None
-    bind(signature, request)
+    bind(signature, request, regions)
     assert [name for name, _, _ in request.inputs()] == list(inputs)
     for index, (name, (datatype, _)) in enumerate(inputs.items()):
         found = request.tensor_bytes(index)

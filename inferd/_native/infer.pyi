@@ -6,6 +6,7 @@ from typing_extensions import disjoint_base
 from inferd._native.doorbell import Bell
 from inferd._native.hub import Hub
 from inferd._native.queue import BatchQueue
+from inferd._native.region import Regions
 from inferd._native.stats import ModelStats
 from inferd._native.stream import Method, Stream
 from inferd._native.wire import Request
@@ -14,7 +15,12 @@ from inferd.errors import InferdError
 @final
 class Endpoint:
     def __new__(
-        cls, queue: BatchQueue | None, bell: Bell, stats: ModelStats, refusal: InferdError | None = None
+        cls,
+        queue: BatchQueue | None,
+        bell: Bell,
+        stats: ModelStats,
+        refusal: InferdError | None = None,
+        regions: Regions | None = None,
     ) -> Self: ...
 
 @disjoint_base

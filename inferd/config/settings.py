@@ -272,6 +272,22 @@ class Inference(Section):
     )
 
 
+class SharedMemory(Section):
+    """Tensors that clients on the same machine leave in memory of theirs."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Let clients register system shared memory (/dev/shm) and have tensors read from it and written to "
+        "it. Whoever may call the server may then name any object in there that the server can open.",
+    )
+    max_regions: int = Field(
+        default=1024,
+        ge=1,
+        le=65536,
+        description="Regions that may be registered at a time; each keeps a file open.",
+    )
+
+
 class Threads(Section):
     """CPU threads for running models."""
 
@@ -329,6 +345,7 @@ class Settings(Section):
     models: Models = Models()
     batching: Batching = Batching()
     inference: Inference = Inference()
+    shared_memory: SharedMemory = SharedMemory()
     threads: Threads = Threads()
     warmup: Warmup = Warmup()
     drain: Drain = Drain()

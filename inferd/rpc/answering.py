@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from inferd._native.bind import bind
+from inferd._native.region import Regions
 from inferd._native.stats import ModelStats
 from inferd._native.wire import decode
 from inferd.config import Settings
@@ -16,8 +17,8 @@ from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Models
 class Answering:
     """What the reference transport's inference methods share."""
 
-    def __init__(self, models: Models, settings: Settings) -> None:
-        self._models = models
+    def __init__(self, models: Models, settings: Settings, regions: Regions | None) -> None:
+        self._models, self._regions = models, regions
         self._timeout_ns = settings.inference.timeout_ms * 1_000_000
         # Requests for models that are not here are counted without a name: clients must not make label values.
         self.unknown_stats = ModelStats(SECONDS_BOUNDS, ROWS_BOUNDS)
@@ -34,7 +35,7 @@ class Answering:
             request.streamed = streamed
             model = self._models.find(request.model_name, request.model_version)
             stats = model.stats
-            bind(model.answering().signature, request)
+            bind(model.answering().signature, request, self._regions)
             request.deadline_ns = self._deadline_ns(started_ns, remaining_s)
             return await model.infer(request)
         except InferdError as failure:

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
+from inferd._native.region import Regions
 from inferd.config import Settings
 from inferd.errors import NotOffered
 from inferd.models import Models, State
@@ -19,6 +20,7 @@ from inferd.rpc.answering import Answering
 from inferd.rpc.boundary import Context, Handler, guarded, parsed
 from inferd.rpc.log_settings import LogControl
 from inferd.rpc.model_config import PLATFORM, describe, shape_of
+from inferd.rpc.shared_memory import SharedMemoryMethods
 from inferd.rpc.statistics import Statistics
 from inferd.rpc.streaming import Streaming
 
@@ -43,10 +45,13 @@ class InferenceService:
     def __init__(self, models: Models, settings: Settings, version: str, *parts: Part) -> None:
         """`parts` answer methods of the service that this class does not."""
         self._models, self._version = models, version
-        self._answering = Answering(models, settings)
+        shared = settings.shared_memory
+        self.regions = Regions(shared.max_regions) if shared.enabled else None
+        self._answering = Answering(models, settings, self.regions)
         self._streaming = Streaming(self._answering)
         self.unknown_stats = self._answering.unknown_stats
         # Parts of the service that have rooms of their own; methods are looked for in each.
+        parts = (SharedMemoryMethods(self.regions), *parts)
         self._parts = (self, Statistics(models), LogControl(allowed=settings.control.log_settings), *parts)
         logging = ("logging",) if settings.control.log_settings else ()
         self._extensions = (*EXTENSIONS, *logging, *(name for part in parts for name in part.extensions))

@@ -7,26 +7,53 @@ and the oracle say is what must come out.
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Sequence
 
 import numpy as np
 from handmade import NUMBERS, Spec, signature_of
-from oracle import classes_of, lost_any_parameter
+from oracle import SHARED_MEMORY, classes_of, lost_any_parameter
 from parity import MAX_ROWS, assert_bound_alike, assert_same
+from shared import memory
 
 from inferd._native import live
 from inferd._native.batch import Batch
 from inferd._native.bind import bind
 from inferd._native.gather import gather, strings
 from inferd._native.queue import BatchQueue
+from inferd._native.region import Regions
 from inferd._native.reply import OutputView, answer
 from inferd._native.signature import Signature
 from inferd._native.wire import Request, decode
-from inferd.errors import InvalidRequest, NotOffered
+from inferd.errors import InvalidRequest, NotOffered, UnknownRegion
 from inferd.proto import inference_pb2 as pb
 
-BATCHED, FIXED, LENIENT, BROADCASTS, MISFIT, MANY_OUTPUTS = (1 << bit for bit in range(6))
+BATCHED, FIXED, LENIENT, BROADCASTS, MISFIT, MANY_OUTPUTS, SHARING = (1 << bit for bit in range(7))
 MEMBERS = 3
+# What clients have registered, where there is shared memory.
+MEMORY = {"x": b"\5\0\0\0hello\0\0\0\0" * 5, "y": bytes(48)}
+
+
+class Sharing:
+    """The regions of MEMORY."""
+
+    def __init__(self) -> None:
+        self.regions = Regions(len(MEMORY))
+        self.paths = []
+        for name, contents in MEMORY.items():
+            with memory(contents) as made:
+                self.regions.register(name, made.key, 0, len(contents))
+                # The object lives on without its name.
+                self.paths.append(os.open(made.path, os.O_RDWR))
+
+    def restore(self) -> None:
+        """Answers may have been written to it."""
+        for file, contents in zip(self.paths, MEMORY.values(), strict=True):
+            os.pwrite(file, contents, 0)
+
+    def close(self) -> None:
+        for file in self.paths:
+            os.close(file)
 
 
 def inputs_of(message: pb.ModelInferRequest, mode: int) -> dict[str, Spec]:
@@ -45,7 +72,7 @@ def inputs_of(message: pb.ModelInferRequest, mode: int) -> dict[str, Spec]:
     return found
 
 
-def codec(data: bytes) -> None:
+def codec(data: bytes, sharing: Sharing) -> None:
     mode, body = data[:1] or b"\0", data[1:]
     read = assert_same(body)
     if read is None:
@@ -54,8 +81,10 @@ def codec(data: bytes) -> None:
     kind = mode[0]
     inputs = inputs_of(message, kind)
     batched = bool(kind & BATCHED)
+    regions = sharing.regions if kind & SHARING else None
     if not kind & (LENIENT | BROADCASTS | MANY_OUTPUTS) and not lost_any_parameter(message):
-        assert_bound_alike(request, message, inputs, batched=batched)
+        known = MEMORY if kind & SHARING else None
+        assert_bound_alike(request, message, inputs, batched=batched, regions=regions, memory=known)
     names = [f"y{index}" for index in range(20)] if kind & MANY_OUTPUTS else ["y"]
     signature = signature_of(
         inputs,
@@ -65,20 +94,26 @@ def codec(data: bytes) -> None:
         lenient=bool(kind & LENIENT),
         broadcasts=bool(kind & BROADCASTS),
     )
-    run(signature, body, message, list(inputs), names)
+    run(signature, body, message, list(inputs), names, regions)
+    sharing.restore()
 
 
 def run(
-    signature: Signature, body: bytes, message: pb.ModelInferRequest, inputs: list[str], outputs: list[str]
+    signature: Signature,
+    body: bytes,
+    message: pb.ModelInferRequest,
+    inputs: list[str],
+    outputs: list[str],
+    regions: Regions | None,
 ) -> None:
     """Some copies of the request in a queue, and what a runner does with them."""
     queue = BatchQueue(signature, batch_rows=2 * MAX_ROWS, max_queue_rows=1 << 40, max_queue_bytes=1 << 40)
     requests = [decode(body) for _ in range(MEMBERS)]
     try:
         for request in requests:
-            bind(signature, request)
+            bind(signature, request, regions)
             queue.put(request, 0)
-    except (InvalidRequest, NotOffered):
+    except (InvalidRequest, NotOffered, UnknownRegion):
         assert not queue.requests
         return
     answered: list[Request] = []
@@ -93,19 +128,25 @@ def run(
     assert answered == requests
     wanted = {output.name for output in message.outputs} or set(outputs)
     for request in requests:
+        if request.error is not None:
+            assert "of shared memory" in str(request.error)
+            assert regions is not None
+            continue
         told = pb.ModelInferResponse.FromString(request.answer)
         assert told.id == message.id
         assert [output.name for output in told.outputs] == [name for name in outputs if name in wanted]
         if not lost_any_parameter(message):
-            check_classes(message, told, request.rows if signature.batched and not request.apart else None)
+            check_outputs(message, told, request.rows if signature.batched and not request.apart else None)
 
 
-def check_classes(message: pb.ModelInferRequest, told: pb.ModelInferResponse, rows: int | None) -> None:
-    """An output whose best classes were asked for has that many of them, of each row or of all that there is."""
+def check_outputs(message: pb.ModelInferRequest, told: pb.ModelInferResponse, rows: int | None) -> None:
+    """An output whose best classes were asked for has that many of them; one that went to shared memory is not sent."""
     asked = {output.name: classes_of(output) for output in message.outputs}
+    shared = {output.name for output in message.outputs if SHARED_MEMORY & set(output.parameters)}
     for output, raw in zip(told.outputs, told.raw_output_contents, strict=True):
         classes = asked.get(output.name, 0)
         assert output.datatype == ("BYTES" if classes else "FP32")
+        assert not (raw and output.name in shared)
         if classes and rows is not None:
             best = min(classes, 2)
             assert list(output.shape) == [rows, best]
@@ -141,12 +182,16 @@ def check_gathered(batch: Batch, index: int, *, BYTES: bool) -> None:
 class Codec:
     """The target."""
 
+    def __init__(self) -> None:
+        self.sharing = Sharing()
+
     def __call__(self, data: bytes) -> None:
         before = live.snapshot()
-        codec(data)
+        codec(data, self.sharing)
         if live.snapshot() != before:
             gc.collect()
         assert live.snapshot() == before, f"left behind: {live.snapshot()}"
 
     def close(self) -> None:
-        """Nothing is kept."""
+        """Let go of what is shared."""
+        self.sharing.close()

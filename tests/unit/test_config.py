@@ -59,6 +59,8 @@ OTHER = {
     "batching.inline_us": 0,
     "batching.learn": False,
     "inference.timeout_ms": 1000,
+    "shared_memory.enabled": True,
+    "shared_memory.max_regions": 5,
     "threads.cpus": 1.5,
     "warmup.budget_ms": 1,
     "drain.lame_duck_ms": 2,

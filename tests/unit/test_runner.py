@@ -11,16 +11,18 @@ import numpy as np
 import onnx
 import onnx_models
 import pytest
+from shared import memory
 
 from inferd._native.bind import bind
 from inferd._native.doorbell import Doorbell
 from inferd._native.queue import BatchQueue
+from inferd._native.region import Regions
 from inferd._native.signature import Signature
 from inferd._native.stats import ModelStats
 from inferd._native.wire import Request, decode
 from inferd.batchable import signature_of
 from inferd.device import CpuDevice
-from inferd.errors import DeadlineExceeded, InputRefused
+from inferd.errors import DeadlineExceeded, InputRefused, RegionShrank
 from inferd.instance import Instance, Paces
 from inferd.proto import inference_pb2 as pb
 from inferd.runner import Runner
@@ -55,13 +57,18 @@ class Running:
         for request in requests:
             self.delivered.put(request)
 
-    def put(self, token: int, deadline_ns: int = 0) -> Request:
+    def put(self, token: int | Regions, deadline_ns: int = 0) -> Request:
+        """Queue a request for a token, or for that at the start of the region r."""
         info = self.session.inputs[0]
         message = pb.ModelInferRequest(model_name="embedding")
-        message.inputs.add(name=info.name, datatype="INT64", shape=[1, 1])
-        message.raw_input_contents.append(np.array([token], "<i8").tobytes())
+        tensor = message.inputs.add(name=info.name, datatype="INT64", shape=[1, 1])
+        if isinstance(token, Regions):
+            tensor.parameters["shared_memory_region"].string_param = "r"
+            tensor.parameters["shared_memory_byte_size"].int64_param = 8
+        else:
+            message.raw_input_contents.append(np.array([token], "<i8").tobytes())
         request = decode(message.SerializeToString())
-        bind(self.signature, request)
+        bind(self.signature, request, token if isinstance(token, Regions) else None)
         request.deadline_ns = deadline_ns
         self.queue.put(request, now_ns=0)
         return request
@@ -148,3 +155,17 @@ def test_a_runner_that_dies_says_so(running: Running) -> None:
     runner.start()
     assert ended(runner)
     assert "broken" in (runner.death_reason() or "")
+
+
+def test_shared_memory_that_shrinks_in_the_queue_is_the_error_of_its_request_alone(running: Running) -> None:
+    with memory(np.array([3], "<i8").tobytes()) as kept, memory(bytes(8)) as shrinking:
+        regions, other = Regions(1), Regions(1)
+        regions.register("r", kept.key, 0, 8)
+        other.register("r", shrinking.key, 0, 8)
+        requests = [running.put(2), running.put(other), running.put(regions)]
+        shrinking.shrink(4)
+        running.finish(3)
+    assert np.array_equal(answer_of(requests[0]).ravel(), onnx_models.EMBEDDING[2])
+    assert np.array_equal(answer_of(requests[2]).ravel(), onnx_models.EMBEDDING[3])
+    assert isinstance(requests[1].error, RegionShrank)
+    assert "has become smaller" in requests[1].error.public_text

@@ -37,6 +37,7 @@ class NativeTransport:
             reuse_port=settings.grpc.reuse_port,
             compression=COMPRESSION[settings.grpc.compression],
         )
+        self._regions = service.regions
         self._infer = InferMethod(
             self._endpoint,
             service.unknown_stats,
@@ -90,7 +91,7 @@ class NativeTransport:
             model.answering()
         except InferdError as refusal:
             return Endpoint(None, model.bell, model.stats, refusal.with_traceback(None))
-        return Endpoint(model.queue, model.bell, model.stats)
+        return Endpoint(model.queue, model.bell, model.stats, regions=self._regions)
 
     def _encoding_for(self, stream: Stream) -> bytes | None:
         assert self._encoding is not None
