@@ -20,6 +20,7 @@ from .calls import arrays, request, rows
 OFFERED = {
     "ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig", "ModelInfer",
     "ModelStatistics", "ModelStreamInfer", "LogSettings",
+    "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload",
 }  # fmt: skip
 NOT_OFFERED = sorted(method.name for method in SERVICE.methods if method.name not in OFFERED)
 
@@ -33,7 +34,7 @@ def test_server_metadata_names_the_server_and_only_extensions_that_work(stub: GR
     answer = stub.ServerMetadata(pb.ServerMetadataRequest())
     assert answer.name == "inferd"
     assert answer.version
-    assert list(answer.extensions) == ["model_configuration", "statistics"]
+    assert list(answer.extensions) == ["classification", "model_configuration", "statistics"]
 
 
 def test_a_loaded_model_is_ready_with_and_without_a_version(stub: GRPCInferenceServiceStub) -> None:
