@@ -19,7 +19,7 @@ import logging
 from collections import deque
 
 from inferd._native.reply import streamed_failure
-from inferd.errors import Code, InferdError, Internal
+from inferd.errors import Code, DeadlineExceeded, InferdError, Internal
 
 log = logging.getLogger("inferd.rpc")
 
@@ -54,10 +54,14 @@ cdef class Place(Waiter):
         self.request = None
         if line is None:
             return 0
-        if request.error is None:
-            self.answer = request.answer
-        else:
+        if request.error is not None:
             self.fail(request, request.error)
+        elif request.deadline_ns and now_ns > request.deadline_ns:
+            # The default one: that of the stream would have ended it.
+            model = self.endpoint.signature.model
+            self.fail(request, DeadlineExceeded(f"the deadline passed while model '{model}' was working on the request"))
+        else:
+            self.answer = request.answer
         if line.first is self:
             line.go_on(now_ns)
         return 0

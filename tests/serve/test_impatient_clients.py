@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -133,6 +135,32 @@ def test_a_client_without_a_deadline_gets_the_servers(repository: Path, server: 
         assert "deadline" in late.value.details()
         assert code_of(busy) is grpc.StatusCode.OK
         assert counted(one, "slow").since(before).codes == {"DEADLINE_EXCEEDED": 1, "OK": 1}
+
+
+def test_each_request_of_a_stream_without_a_deadline_gets_the_servers(
+    repository: Path, server: Callable[..., Server]
+) -> None:
+    models.write(repository, "slow", models.slow(), config=SLOW_ALONE)
+    one = server(repository, "--inference-timeout-ms=400")
+    turn = threading.Event()
+
+    def requests() -> Iterator[Any]:
+        yield slow(rows(1), 1500, id="while it runs")
+        yield slow(rows(2), 0, id="while it waits")
+        turn.wait()
+        # What was too late still runs.
+        wait_for(one, "slow", lambda now: now.rows == 1)
+        yield slow(rows(3), 0, id="in time")
+
+    with one.stub() as stub:
+        answers = stub.ModelStreamInfer(requests())
+        for id in ("while it runs", "while it waits"):
+            late = next(answers)
+            assert late.infer_response.id == id
+            assert "the deadline passed" in late.error_message
+        turn.set()
+        (last,) = answers
+        assert np.array_equal(arrays(last.infer_response)["y"], rows(3))
 
 
 def test_a_full_queue_refuses_with_a_hint_when_to_come_back(lazy: Server, stub: GRPCInferenceServiceStub) -> None:

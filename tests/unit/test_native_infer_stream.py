@@ -442,6 +442,22 @@ def test_requests_of_a_stream_without_a_deadline_each_get_the_default_one() -> N
     run(main)
 
 
+def test_an_answer_that_comes_after_the_default_deadline_is_too_late() -> None:
+    async def main() -> None:
+        model = Model(timeout_ns=1)
+        async with serving(model) as one:
+            call = one.open()
+            await call.write(body(0))
+            await model.queued()
+            model.settle(model.take(), echo_id)
+            assert told(await call.read()) == ("0", "the deadline passed while model 'm' was working on the request")
+            await call.done_writing()
+            assert await ended(call) == (grpc.StatusCode.OK, [])
+            await model.counted({4: 1})
+
+    run(main)
+
+
 def test_a_server_that_leaves_answers_what_it_has_begun_and_ends_every_stream() -> None:
     async def main() -> None:
         model = Model(max_queue_rows=5000)
