@@ -17,7 +17,7 @@ from typing import Any
 
 import frames
 import grpc
-from served import HANDLERS, INFER, MESSAGE_BYTES, SERVICE, Model
+from served import HANDLERS, INFER, INFER_STREAM, MESSAGE_BYTES, SERVICE, Model
 from steps import Kind, Step, steps_of
 
 from inferd._native import live
@@ -155,6 +155,7 @@ class Run:
         self.server = NativeServer(compression=grpc.Compression.Gzip)
         self.server.add_registered_method_handlers(SERVICE, HANDLERS)
         self.server.methods[INFER] = self.model.method
+        self.server.methods[INFER_STREAM] = self.model.streams
         self.ahead_ns = 0  # of the real clock
         self.due_ns = 0
         self.hub = Hub(
@@ -241,12 +242,13 @@ class Run:
 
     async def end(self) -> None:
         """Let everything come to its end, and see that it did."""
-        await self.loop.idle()
-        while self.model.running or self.model.take(0, self.hub):
-            self.model.settle(0, self.hub)
         for socket in filter(None, self.slots):
             socket.read()
         await self.loop.idle()
+        # An answer that leaves may have a stream's next request begun.
+        while self.model.running or self.model.take(0, self.hub):
+            self.model.settle(0, self.hub)
+            await self.loop.idle()
         self.ahead_ns = FAR_NS
         self.expire()
         await self.loop.idle()

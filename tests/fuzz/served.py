@@ -1,4 +1,4 @@
-"""What the receive target serves: a method of each kind in Python, and ModelInfer for a model that says its input."""
+"""What the receive target serves: methods of each kind in Python, and inference by a model that says its input."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from inferd._native.doorbell import Doorbell
 from inferd._native.gather import gather
 from inferd._native.hub import Hub
 from inferd._native.infer import Endpoint, InferMethod, settle
+from inferd._native.infer_stream import InferStreamMethod
 from inferd._native.queue import BatchQueue
 from inferd._native.reply import OutputView, answer
 from inferd._native.stats import ModelStats
@@ -26,6 +27,7 @@ from inferd.rpc.native.metadata import to_send
 MESSAGE_BYTES = 32768
 SERVICE = "test.Service"
 INFER = f"/{SERVICE}/Infer".encode()
+INFER_STREAM = f"/{SERVICE}/InferStream".encode()
 SIGNATURE = signature_of(
     {"x": ("FP32", [-1, -1])}, {"y": ("FP32", [-1, -1])}, batched=True, max_rows=8, lenient=True
 )  # fmt: skip
@@ -81,6 +83,10 @@ def pack(stream: Stream, body: bytes) -> tuple[bytes, bytes] | None:
     return None if smaller is None else (smaller, b"gzip")
 
 
+def encoding(stream: Stream) -> bytes | None:
+    return b"gzip" if accepts(stream.metadata(), "gzip") else None
+
+
 class Model:
     """A model that answers with its input, whose runner is the input of the fuzzer."""
 
@@ -88,6 +94,7 @@ class Model:
         self.queue = BatchQueue(SIGNATURE, batch_rows=4, max_queue_rows=12, max_queue_bytes=8192)
         self.stats, self.unknown = ModelStats((1.0,), (1,)), ModelStats((1.0,), (1,))
         self.method = InferMethod(self.find, self.unknown, trailers, unpack, pack, 0)
+        self.streams = InferStreamMethod(self.method, encoding)
         self.other: int = 0
         self.running: list[Batch] = []
 

@@ -13,12 +13,13 @@ from receive import Receive
 from recorded import HEADERS, PSEUDO, infer, typed
 from served import HANDLERS, SERVICE
 
-METHODS = (*HANDLERS, "Infer", "Nothing")
+METHODS = (*HANDLERS, "Infer", "InferStream", "Nothing")
 OF_REQUESTS = (
     ("grpc-timeout", "1n"), ("grpc-timeout", "1S"), ("grpc-timeout", "99999999H"), ("grpc-timeout", "-1S"),
     ("grpc-encoding", "gzip"), ("grpc-encoding", "deflate"), ("grpc-encoding", "identity"), ("grpc-encoding", "snappy"),
     ("grpc-accept-encoding", "gzip"), ("x-bin", "AAEC"), ("x-bin", "!,A,=="), ("x", "y" * 700), ("content-length", "8"),
     ("te", "gzip"), ("connection", "close"), ("grpc-accept-encoding", ","), ("x-bin", ""), ("Upper", "case"),
+    ("triton_grpc_error", "true"),
 )  # fmt: skip
 OF_ANSWERS = (
     ("grpc-status", "0"), ("grpc-status", "14"), ("grpc-status", "99"), ("grpc-status", "x"), ("grpc-message", ""),

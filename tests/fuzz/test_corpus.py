@@ -9,12 +9,14 @@ from typing import Any
 import answers
 import pytest
 import recorded
+import streamed
 import tapped
 from client import COMPARED, Client
 from receive import Receive, nothing_caught
 from targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
+CONVERSATIONS = recorded.CONVERSATIONS | streamed.CONVERSATIONS
 FOUND = [(name, path) for name in TARGETS for path in sorted((CORPUS / name).iterdir())]
 
 
@@ -31,7 +33,7 @@ def test_what_was_found_does_no_harm(name: str, path: Path, targets: dict[str, A
     targets[name](path.read_bytes())
 
 
-@pytest.mark.parametrize("conversation", recorded.CONVERSATIONS.values(), ids=recorded.CONVERSATIONS)
+@pytest.mark.parametrize("conversation", CONVERSATIONS.values(), ids=CONVERSATIONS)
 def test_each_call_of_a_conversation_ends_as_it_must(conversation: Any, targets: dict[str, Any]) -> None:
     receive: Receive = targets["receive"]
     with nothing_caught(receive.loop):
