@@ -24,6 +24,7 @@ from inferd.errors import Code, DeadlineExceeded, InferdError, Internal
 log = logging.getLogger("inferd.rpc")
 
 cdef int CANCELLED = Code.CANCELLED
+cdef int DEADLINE_EXCEEDED = Code.DEADLINE_EXCEEDED
 cdef int UNAVAILABLE = Code.UNAVAILABLE
 
 cdef enum:
@@ -180,7 +181,8 @@ cdef class Line:
             code = failure.code
             message = streamed_failure(failure.public_text.encode(), place.id)
         self.method.count(place, code, now_ns)
-        if failure is not None and self.ends_at_failure:
+        # A request that is too late for the stream's own deadline is only the first to notice it.
+        if failure is not None and (self.ends_at_failure or (code == DEADLINE_EXCEEDED and self.stream.deadline_ns)):
             self.end(code, failure.public_text.encode(), self.method.infer.trailers(failure))
             return False
         self.largest_answer = max(self.largest_answer, <size_t>len(message))

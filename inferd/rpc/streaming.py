@@ -12,7 +12,7 @@ import grpc
 
 from inferd._native.reply import streamed_failure
 from inferd._native.wire import decode
-from inferd.errors import InferdError, Internal, InvalidRequest, NotReady
+from inferd.errors import DeadlineExceeded, InferdError, Internal, InvalidRequest, NotReady
 from inferd.rpc.answering import Answering
 from inferd.rpc.boundary import Context
 
@@ -97,7 +97,7 @@ class _Line:
                 break
             task, nbytes = self._begun[0]
             ended = await task
-            if ended.failure is not None and self._ends_at_failure:
+            if ended.failure is not None and self._ends_at(ended.failure):
                 raise ended.failure
             self._largest_answer = max(self._largest_answer, len(ended.message))
             await self._context.write(ended.message)
@@ -121,6 +121,11 @@ class _Line:
             self._held_bytes += len(body)
             self._begun.append((asyncio.create_task(self._end_of(body)), len(body)))
             self._changed.set()
+
+    def _ends_at(self, failure: InferdError) -> bool:
+        # A request that is too late for the stream's own deadline is only the first to notice it.
+        is_late = isinstance(failure, DeadlineExceeded) and self._context.time_remaining() is not None
+        return self._ends_at_failure or is_late
 
     def _has_room(self) -> bool:
         foreseen = self._held_bytes + len(self._begun) * self._largest_answer

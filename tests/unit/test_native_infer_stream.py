@@ -424,6 +424,24 @@ def test_a_deadline_of_the_stream_ends_it_and_empties_the_queue() -> None:
     run(main)
 
 
+def test_a_runner_that_notices_the_deadline_of_the_stream_first_ends_it_too() -> None:
+    async def main() -> None:
+        model = Model()
+        async with serving(model) as one, peer(one.port) as other:
+            stream = other.call("Stream", ("grpc-timeout", "1H"))
+            for number in range(3):
+                other.message(stream, body(number), end=False)
+            await other.flush()
+            await model.queued(3)
+            late = model.queue.expire(1 << 62)
+            model.settle(late, lambda request: None)
+            assert (await other.ended(stream))["grpc-status"] == "4"
+            assert not any(isinstance(event, h2.events.DataReceived) for event in other.events)
+            await model.counted({4: 1, 1: 2})
+
+    run(main)
+
+
 def test_requests_of_a_stream_without_a_deadline_each_get_the_default_one() -> None:
     async def main() -> None:
         model = Model(timeout_ns=3_600_000_000_000)
