@@ -1,25 +1,12 @@
 """BatchQueue: requests in, batches out. No clock, no lock, no thread: time is an argument."""
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 
 from inferd._native.batch cimport SIZE_CLASSES, Batch
+from inferd._native.line cimport FullGroups, Group, Line
+from inferd._native.schedule cimport Schedule
 from inferd._native.signature cimport Signature
 from inferd._native.wire cimport Request
-
-
-cdef struct Group:
-    # Requests that may share a batch, oldest first; borrowed, the queue holds the references.
-    void* queue            # whose group this is; borrowed
-    void* first
-    void* last
-    int64_t rows
-    int size_class         # of the bytes in one row: what the learnt batch size depends on
-    uint64_t shape_hash
-    Group* next_in_bucket
-    # Groups that can fill a batch right now, in the order in which they became able to.
-    bint is_full
-    Group* next_full
-    Group* prev_full
 
 
 cdef enum:
@@ -32,28 +19,34 @@ cdef class BatchQueue:
     cdef readonly int64_t max_queue_bytes
     cdef readonly int64_t max_delay_ns
     cdef readonly tuple preferred_rows
+    cdef bint has_preferred_rows
+    cdef readonly Schedule schedule    # None: one level, and deadlines only
     cdef int64_t batch_rows[SIZE_CLASSES]
     cdef int64_t short_rows[SIZE_CLASSES]
     cdef readonly int64_t rows
     cdef readonly int64_t bytes
     cdef readonly int64_t requests
-    # No queued deadline is earlier than this; 0 = none is set. Not raised when a request leaves.
+    # No queued request's time is over earlier than this; 0 = none is set. Not raised when a request leaves.
     cdef int64_t first_deadline_ns
     cdef readonly bint is_closed
-    cdef void* first
-    cdef void* last
+    # By level, and last the line of late requests; without a schedule the only line there is.
+    cdef Line* lines
+    cdef Line only_line
+    cdef int line_count
+    cdef int64_t* of_level             # requests by level, wherever they wait; NULL without a schedule
+    cdef int64_t turns                 # batches that left, where they leave in order
     cdef Group* buckets[BUCKETS]
-    cdef Group* first_full
-    cdef Group* last_full
+    cdef FullGroups full
 
     cdef Group* group_of(self, Request request) except NULL
     cpdef void put(self, Request request, int64_t now_ns) except *
     cpdef bint drop(self, Request request) noexcept
     cdef void unlink(self, Request request) noexcept
     cdef void review(self, Group* group) noexcept
-    cdef void mark_full(self, Group* group) noexcept
-    cdef void leave_full(self, Group* group) noexcept
     cdef void forget(self, Group* group) noexcept
+    cdef int admit(self, Request request, int64_t now_ns) except -1
+    cdef void delay(self, Request request) noexcept
     cdef Batch next_batch(self, int64_t now_ns, bint only_short)
-    cdef Batch cut(self, Group* group, list members, int64_t now_ns, str reason)
+    cdef Batch cut(self, Request head, list members, int64_t now_ns, str reason)
     cdef int64_t limit_for(self, Group* group) noexcept
+    cdef int64_t preferred_for(self, Group* group) noexcept

@@ -14,11 +14,15 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 
 from inferd._native.batch cimport Batch, batch_of, check_bound, size_class_of
+from inferd._native.line cimport join_full, join_group, join_line, leave_full, leave_group, leave_line
 from inferd._native.live cimport INFERD_DEBUG, QUEUED, count
+from inferd._native.schedule cimport DELAYED, FULL, READY, Policy, Reason, Schedule, after, sooner
 from inferd._native.signature cimport Signature, same_shape
 from inferd._native.wire cimport BOUND, QUEUED as STATE_QUEUED, TAKEN, Request
 
 from inferd.errors import DeadlineExceeded, NotReady, Overloaded
+
+cdef tuple REASONS = ("ready", "delay", "full", "turn")  # by Reason
 
 
 @cython.final
@@ -30,6 +34,11 @@ cdef class BatchQueue:
     `preferred_rows`: sizes to cut a batch at when enough rows are there. `max_delay_ns`: how long the
     oldest request may wait for a batch to fill; 0 means a batch leaves as soon as it is taken.
     Requests of a model without a batch axis always run alone.
+
+    With a `schedule` requests wait in levels, for so long and so many as it says. A batch begins with the oldest
+    request of the level whose turn it is, and what room is left in it goes to others of its shape, higher levels
+    first: rows that share a run cost less than rows that get one of their own. Without, all are served in order of
+    arrival, and the request's parameter `timeout` is a deadline.
     """
 
     def __cinit__(
@@ -41,47 +50,66 @@ cdef class BatchQueue:
         int64_t max_queue_bytes,
         int64_t max_delay_ns=0,
         preferred_rows=(),
+        Schedule schedule=None,
     ):
         self.signature = signature
         self.max_queue_rows = max_queue_rows
         self.max_queue_bytes = max_queue_bytes
         self.max_delay_ns = max_delay_ns
         self.preferred_rows = tuple(sorted([int(size) for size in preferred_rows]))
+        self.schedule = schedule
+        self.lines, self.line_count = &self.only_line, 1
+        if schedule is not None:
+            self.line_count = schedule.line_count
+            self.of_level = <int64_t*>calloc(schedule.levels, sizeof(int64_t))
+            if self.line_count > 1:
+                self.lines = <Line*>calloc(self.line_count, sizeof(Line))
+            if self.of_level == NULL or self.lines == NULL:
+                raise MemoryError
+        self.has_preferred_rows = bool(self.preferred_rows)
         cdef int size_class
         for size_class in range(SIZE_CLASSES):
             self.batch_rows[size_class] = max(batch_rows, 1) if signature.batched else 1
 
     def __dealloc__(self):
-        cdef void* at = self.first
+        cdef void* at
         cdef void* following
         cdef Group* group
-        cdef int bucket
-        while at != NULL:
-            following = (<Request>at).next_arrival
-            (<Request>at).group = NULL
-            (<Request>at).state = BOUND
-            Py_DECREF(<Request>at)
-            if INFERD_DEBUG:
-                count(QUEUED, -1)
-            at = following
+        cdef int bucket, line
+        for line in range(self.line_count if self.lines != NULL else 0):
+            at = self.lines[line].first
+            while at != NULL:
+                following = (<Request>at).next_arrival
+                (<Request>at).group = NULL
+                (<Request>at).state = BOUND
+                Py_DECREF(<Request>at)
+                if INFERD_DEBUG:
+                    count(QUEUED, -1)
+                at = following
         for bucket in range(BUCKETS):
             while self.buckets[bucket] != NULL:
                 group = self.buckets[bucket]
                 self.buckets[bucket] = group.next_in_bucket
                 free(group)
+        if self.lines != &self.only_line:
+            free(self.lines)
+        free(self.of_level)
 
     def set_batch_rows(self, int size_class, int64_t rows) -> None:
         """Set the largest batch to form of requests whose rows are of `size_class` (see Batch)."""
         if not 0 <= size_class < SIZE_CLASSES:
             raise IndexError(size_class)
-        cdef void* at = self.first
+        cdef void* at
         cdef Group* group
+        cdef int line
         self.batch_rows[size_class] = max(rows, 1) if self.signature.batched else 1
-        while at != NULL:
-            group = <Group*>(<Request>at).group
-            if group.size_class == size_class:
-                self.review(group)
-            at = (<Request>at).next_arrival
+        for line in range(self.line_count):
+            at = self.lines[line].first
+            while at != NULL:
+                group = <Group*>(<Request>at).group
+                if group.size_class == size_class:
+                    self.review(group)
+                at = (<Request>at).next_arrival
 
     def set_short_rows(self, int size_class, int64_t rows) -> None:
         """Set the largest batch that take_short() hands out of requests whose rows are of `size_class`; 0 is none."""
@@ -105,46 +133,66 @@ cdef class BatchQueue:
             raise Overloaded(
                 f"the queue of model '{self.signature.model}' is full ({self.rows} rows, {self.bytes} bytes waiting); try again later"
             )
+        if self.schedule is not None:
+            self.admit(request, now_ns)
+        else:
+            request.line = request.level = 0
+            if request.timeout_us:
+                request.deadline_ns = sooner(request.deadline_ns, after(now_ns, request.timeout_us))
         group = self.group_of(request)
         request.group = group
         request.state = STATE_QUEUED
         request.arrived_ns = now_ns
-        request.next_arrival = NULL
-        request.prev_arrival = self.last
-        if self.last != NULL:
-            (<Request>self.last).next_arrival = <void*>request
-        else:
-            self.first = <void*>request
-        self.last = <void*>request
-        request.next_in_group = NULL
-        request.prev_in_group = group.last
-        if group.last != NULL:
-            (<Request>group.last).next_in_group = <void*>request
-        else:
-            group.first = <void*>request
-        group.last = <void*>request
+        join_line(&self.lines[request.line], request)
+        join_group(group, request)
         Py_INCREF(request)
         group.rows += request.rows
         self.rows += request.rows
         self.bytes += request.nbytes
         self.requests += 1
-        if request.deadline_ns and (self.first_deadline_ns == 0 or request.deadline_ns < self.first_deadline_ns):
-            self.first_deadline_ns = request.deadline_ns
+        if request.deadline_ns:
+            self.first_deadline_ns = sooner(self.first_deadline_ns, request.deadline_ns)
+        if self.of_level != NULL:
+            self.of_level[request.level] += 1
+            self.first_deadline_ns = sooner(self.first_deadline_ns, request.until_ns)
         self.review(group)
         if INFERD_DEBUG:
             count(QUEUED, 1)
 
+    cdef int admit(self, Request request, int64_t now_ns) except -1:
+        """Find the request's level and until when it may wait. Raises Overloaded if no more may wait there."""
+        cdef Schedule schedule = self.schedule
+        cdef Policy* policy
+        request.line = request.level = schedule.level_of(request)
+        policy = &schedule.policies[request.level]
+        if policy.most_requests and self.of_level[request.level] >= policy.most_requests:
+            of_priority = f" of priority {request.level + 1}" if schedule.levels > 1 else ""
+            raise Overloaded(
+                f"the queue of model '{self.signature.model}' is full "
+                f"({self.of_level[request.level]} requests{of_priority} waiting); try again later"
+            )
+        schedule.set_times(request, now_ns)
+        return 0
+
     cdef Group* group_of(self, Request request) except NULL:
-        """The group of the request's shape; a new one if there is none. Shapes are compared, not only hashes."""
+        """The group of the request's shape; a new one if there is none. Shapes are compared, not only hashes.
+
+        Where requests leave in order, only the group of the one before it can be its own.
+        """
         cdef Group** bucket = &self.buckets[(request.shape_hash ^ (request.shape_hash >> 32)) % BUCKETS]
         cdef Group* group = bucket[0]
+        cdef size_t lines_size
         while group != NULL:
             if group.shape_hash == request.shape_hash and same_shape(self.signature, <Request>group.first, request):
-                return group
+                if self.schedule is None or not self.schedule.in_order or group.last == self.lines[0].last:
+                    return group
             group = group.next_in_bucket
-        group = <Group*>calloc(1, sizeof(Group))
+        lines_size = 0 if self.line_count == 1 else self.line_count * sizeof(void*)
+        group = <Group*>calloc(1, sizeof(Group) + lines_size)
         if group == NULL:
             raise MemoryError
+        if lines_size:
+            group.last_of_line = <void**>(group + 1)
         group.queue = <void*>self
         group.shape_hash = request.shape_hash
         group.size_class = size_class_of(request)
@@ -156,7 +204,7 @@ cdef class BatchQueue:
         """Free a group that has no requests left."""
         cdef Group** at = &self.buckets[(group.shape_hash ^ (group.shape_hash >> 32)) % BUCKETS]
         if group.is_full:
-            self.leave_full(group)
+            leave_full(&self.full, group)
         while at[0] != group:
             at = &at[0].next_in_bucket
         at[0] = group.next_in_bucket
@@ -166,57 +214,22 @@ cdef class BatchQueue:
         """Have the group among the full ones if, and only if, it can fill a batch."""
         cdef bint fills = group.rows >= self.limit_for(group)
         if fills and not group.is_full:
-            self.mark_full(group)
+            join_full(&self.full, group)
         elif group.is_full and not fills:
-            self.leave_full(group)
-
-    cdef void mark_full(self, Group* group) noexcept:
-        group.is_full = True
-        group.next_full = NULL
-        group.prev_full = self.last_full
-        if self.last_full != NULL:
-            self.last_full.next_full = group
-        else:
-            self.first_full = group
-        self.last_full = group
-
-    cdef void leave_full(self, Group* group) noexcept:
-        group.is_full = False
-        if group.prev_full != NULL:
-            group.prev_full.next_full = group.next_full
-        else:
-            self.first_full = group.next_full
-        if group.next_full != NULL:
-            group.next_full.prev_full = group.prev_full
-        else:
-            self.last_full = group.prev_full
+            leave_full(&self.full, group)
 
     cdef void unlink(self, Request request) noexcept:
-        """Take a queued request out of both lists. The queue's reference goes to the caller. May free the group."""
+        """Take a queued request out of its line and group. The queue's reference goes to the caller. May free the group."""
         cdef Group* group = <Group*>request.group
-        if request.prev_arrival != NULL:
-            (<Request>request.prev_arrival).next_arrival = request.next_arrival
-        else:
-            self.first = request.next_arrival
-        if request.next_arrival != NULL:
-            (<Request>request.next_arrival).prev_arrival = request.prev_arrival
-        else:
-            self.last = request.prev_arrival
-        if request.prev_in_group != NULL:
-            (<Request>request.prev_in_group).next_in_group = request.next_in_group
-        else:
-            group.first = request.next_in_group
-        if request.next_in_group != NULL:
-            (<Request>request.next_in_group).prev_in_group = request.prev_in_group
-        else:
-            group.last = request.prev_in_group
-        request.next_arrival = request.prev_arrival = NULL
-        request.next_in_group = request.prev_in_group = NULL
+        leave_line(&self.lines[request.line], request)
+        leave_group(group, request)
         request.group = NULL
         group.rows -= request.rows
         self.rows -= request.rows
         self.bytes -= request.nbytes
         self.requests -= 1
+        if self.of_level != NULL:
+            self.of_level[request.level] -= 1
         if group.first == NULL:
             self.forget(group)
         else:
@@ -235,6 +248,11 @@ cdef class BatchQueue:
 
     cdef int64_t limit_for(self, Group* group) noexcept:
         """The size to cut a group at: the largest preferred size that it reaches, else its batch_rows."""
+        if self.has_preferred_rows:
+            return self.preferred_for(group)
+        return self.batch_rows[group.size_class]
+
+    cdef int64_t preferred_for(self, Group* group) noexcept:
         cdef int64_t most = self.batch_rows[group.size_class]
         cdef int64_t best = 0
         cdef int64_t size
@@ -246,8 +264,8 @@ cdef class BatchQueue:
     def take(self, int64_t now_ns) -> Batch | None:
         """Cut the batch that should run now, or None if nothing may leave yet.
 
-        The batch of the oldest request goes first. With a delay, a group that can fill a batch goes at
-        once, the others when their oldest request has waited long enough. Call expire() first: a batch
+        The batch of the oldest request goes first, in the level whose turn it is. With a delay, a group that can fill
+        a batch goes at once, the others when their oldest request has waited long enough. Call expire() first: a batch
         must not spend rows on requests that nobody waits for any more.
         """
         return self.next_batch(now_ns, False)
@@ -259,37 +277,46 @@ cdef class BatchQueue:
     cdef Batch next_batch(self, int64_t now_ns, bint only_short):
         cdef list members = []
         cdef Request head
-        cdef str reason
+        cdef void* at = self.lines[0].first
+        cdef int64_t delay_ns = 0 if self.is_closed else self.max_delay_ns
+        cdef Reason reason = READY
         cdef Group* group
-        if self.first == NULL:
+        if self.requests == 0:
             return None
-        head = <Request>self.first
+        if self.schedule is not None:
+            at = self.schedule.next(self.lines, self.full.first, now_ns, delay_ns, &reason)
+        elif delay_ns:
+            reason = DELAYED
+            if now_ns - (<Request>at).arrived_ns < delay_ns:
+                reason = FULL
+                at = NULL if self.full.first == NULL else self.full.first.first
+        if at == NULL:
+            return None
+        head = <Request>at
         group = <Group*>head.group
-        if self.max_delay_ns == 0 or self.is_closed:
-            reason = "ready"
-        elif now_ns - head.arrived_ns >= self.max_delay_ns:
-            reason = "delay"
-        elif self.first_full != NULL:
-            group, reason = self.first_full, "full"
-        else:
+        if only_short and min(group.rows, max(self.limit_for(group), head.rows)) > self.short_rows[group.size_class]:
             return None
-        if only_short and min(
-            group.rows, max(self.limit_for(group), (<Request>group.first).rows)
-        ) > self.short_rows[group.size_class]:
-            return None
-        return self.cut(group, members, now_ns, reason)
+        return self.cut(head, members, now_ns, REASONS[<int>reason])
 
-    cdef Batch cut(self, Group* group, list members, int64_t now_ns, str reason):
-        """Move the oldest requests of the group into `members`, an empty list, and make a batch of them."""
+    cdef Batch cut(self, Request head, list members, int64_t now_ns, str reason):
+        """Move `head`, then the first of its group into `members`, an empty list, and make a batch of them."""
+        cdef Group* group = <Group*>head.group
         cdef int64_t limit = self.limit_for(group)
         cdef int64_t rows = 0
-        cdef void* at = group.first
+        cdef void* at = <void*>head
+        # Where `head` is not the first of its group, the first one comes after it.
+        cdef void* passed = NULL if group.first == at else group.first
         cdef Request request
+        if self.schedule is not None:
+            self.schedule.served(self.lines, head.line)
+            if self.schedule.in_order:
+                self.turns += 1
         while at != NULL:
             request = <Request>at
             if rows and rows + request.rows > limit:
                 break
-            at = request.next_in_group
+            at = request.next_in_group if passed == NULL else passed
+            passed = NULL
             rows += request.rows
             members.append(request)
             # The last unlink frees the group, so nothing of it is read any more.
@@ -297,46 +324,76 @@ cdef class BatchQueue:
             Py_DECREF(request)
             request.state = TAKEN
             request.taken_ns = now_ns
+            request.turn = self.turns
         return batch_of(self.signature, members, rows, reason)
 
     def expire(self, int64_t now_ns) -> list[Request]:
-        """Take out every queued request whose deadline has passed, each with a DeadlineExceeded as its error."""
+        """Take out every queued request whose time is over, each with a DeadlineExceeded as its error.
+
+        Its time is over at its deadline, or where its level says so; where that level delays, it goes behind all others
+        instead.
+        """
         cdef list late = []
         cdef Request request
-        cdef void* at = self.first
+        cdef void* at
+        cdef int line
         if self.first_deadline_ns == 0 or now_ns < self.first_deadline_ns:
             return late
         self.first_deadline_ns = 0
-        while at != NULL:
-            request = <Request>at
-            at = request.next_arrival
-            if request.deadline_ns == 0:
-                continue
-            if request.deadline_ns > now_ns:
-                if self.first_deadline_ns == 0 or request.deadline_ns < self.first_deadline_ns:
-                    self.first_deadline_ns = request.deadline_ns
-            else:
+        for line in range(self.line_count):
+            at = self.lines[line].first
+            while at != NULL:
+                request = <Request>at
+                at = request.next_arrival
+                if not (0 < request.deadline_ns <= now_ns):
+                    if 0 < request.until_ns <= now_ns and self.schedule.policies[request.level].delays:
+                        self.delay(request)
+                    if not (0 < request.until_ns <= now_ns):
+                        self.first_deadline_ns = sooner(self.first_deadline_ns, request.deadline_ns)
+                        self.first_deadline_ns = sooner(self.first_deadline_ns, request.until_ns)
+                        continue
                 late.append(request)
                 self.unlink(request)
                 Py_DECREF(request)
                 request.state = TAKEN
                 request.taken_ns = now_ns
         for request in late:
+            what = "the deadline passed" if 0 < request.deadline_ns <= now_ns else "its time to wait was over"
             request.error = DeadlineExceeded(
-                f"the deadline passed after {(now_ns - request.arrived_ns) // 1000000} ms in the queue of model "
+                f"{what} after {(now_ns - request.arrived_ns) // 1000000} ms in the queue of model "
                 f"'{self.signature.model}'; nothing ran"
             )
         return late
 
+    cdef void delay(self, Request request) noexcept:
+        """Put a request behind all others."""
+        cdef Group* group = <Group*>request.group
+        leave_line(&self.lines[request.line], request)
+        leave_group(group, request)
+        request.line, request.until_ns = self.schedule.late_line, 0
+        join_line(&self.lines[request.line], request)
+        join_group(group, request)
+
     def due_ns(self) -> int | None:
         """When take() may next have a batch or expire() a request, on the caller's clock; None while empty."""
-        if self.first == NULL:
+        cdef int64_t due
+        cdef int64_t delay_ns = 0 if self.is_closed else self.max_delay_ns
+        cdef bint some_is_full = self.full.first != NULL
+        if self.requests == 0:
             return None
-        cdef int64_t due = (<Request>self.first).arrived_ns
-        if self.max_delay_ns == 0 or self.is_closed or self.first_full != NULL:
+        if self.schedule is None:
+            due = (<Request>self.lines[0].first).arrived_ns
+        else:
+            due = self.schedule.oldest_ns(self.lines)
+            some_is_full = some_is_full and self.schedule.next_full(self.lines, self.full.first) != NULL
+        if delay_ns == 0 or some_is_full:
             return due
-        due += self.max_delay_ns
+        due += delay_ns
         return min(due, self.first_deadline_ns) if self.first_deadline_ns else due
+
+    def overdue_ns(self) -> int | None:
+        """When expire() may next have a request; None if none that is queued has a limit to its time."""
+        return self.first_deadline_ns if self.first_deadline_ns and self.requests else None
 
     def close(self) -> None:
         """Accept nothing more. What is queued is still handed out, without waiting for batches to fill."""

@@ -107,15 +107,19 @@ cdef class Request:
     cdef readonly Py_ssize_t nbytes
     cdef uint64_t shape_hash
 
-    # Kept by the BatchQueue while queued: neighbours in arrival order and within the shape group, borrowed.
+    # Kept by the BatchQueue while queued: neighbours in its line and within the shape group, borrowed.
     cdef RequestState state
+    cdef int level                # of its priority, from 0
+    cdef int line                 # that of its level, or that of late requests
     cdef void* next_arrival
     cdef void* prev_arrival
     cdef void* next_in_group
     cdef void* prev_in_group
     cdef void* group
     cdef readonly int64_t arrived_ns
-    cdef public int64_t deadline_ns   # monotonic; 0 = none; set before the request is queued
+    cdef public int64_t deadline_ns   # monotonic; 0 = none; set before the request is queued, which may set a sooner one
+    cdef int64_t until_ns             # when its time in the queue is over; 0 = never
+    cdef readonly int64_t turn        # the number of its batch, from 1, where answers are given in order; else 0
 
     # The request holds its own completion; whoever settles it checks it first.
     cdef public object completion
