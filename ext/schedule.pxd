@@ -30,6 +30,7 @@ cdef enum Reason:
 cdef class Schedule:
     cdef readonly int levels
     cdef readonly bint in_order
+    cdef readonly bint refuses     # a level has a time after which requests are refused
     cdef readonly int64_t patience_ns
     cdef int default_level
     # Of levels, and of one more for requests that came to be late, if any level delays these.

@@ -58,6 +58,7 @@ cdef class Schedule:
                 overridable=said.allow_timeout_override,
                 is_silent=not is_timed and said.timeout_action == "reject",
             )
+            self.refuses |= is_timed and not delays
             if delays and self.late_line < 0:
                 self.late_line = self.levels
                 self.line_count += 1

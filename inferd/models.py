@@ -17,8 +17,9 @@ from inferd._native.wire import Request
 from inferd.config import Settings
 from inferd.errors import DeadlineExceeded, Internal, ModelFailed, NotReady, UnknownModel
 from inferd.inline import InlineRunner, InlineRuns
-from inferd.instance import START_ROWS, Instance, Paces
+from inferd.instance import Instance, Paces
 from inferd.loading import Loaded
+from inferd.queueing import InOrder, Overdue, open_queue
 from inferd.repository.scan import VERSION
 from inferd.runner import Runner
 
@@ -104,6 +105,7 @@ class Model:
         self.doorbell = Doorbell()
         self.bell: Bell = self.doorbell  # what is rung for each request
         self._inline: InlineRunner | None = None
+        self._overdue: Overdue | None = None
         self._on_change = on_change
 
     def advance(self, event: Event) -> None:
@@ -132,23 +134,14 @@ class Model:
         `settle` is called on the loop with each finished batch, and with what counts requests that ran. `inline`
         is where short batches run; without it all of them run on threads.
         """
-        batching, said = settings.batching, loaded.decl.batching
-        max_rows = loaded.signature.max_rows
-        learn = batching.learn and loaded.learns
-        delay_ns = (
-            said.max_queue_delay_ns if said.max_queue_delay_ns is not None else batching.max_queue_delay_us * 1000
-        )
+        batching = settings.batching
         self.loaded = loaded
-        self.queue = BatchQueue(
-            loaded.signature,
-            batch_rows=START_ROWS if learn else max_rows,
-            max_queue_rows=said.default_policy.max_queue_size or batching.max_queue_rows,
-            max_queue_bytes=batching.max_queue_bytes,
-            max_delay_ns=delay_ns if loaded.signature.batched else 0,
-            preferred_rows=said.preferred_sizes,
-        )
+        self.queue = open_queue(loaded, settings)
+        if loaded.decl.batching.preserve_ordering:
+            settle = InOrder(settle)
+        learn = batching.learn and loaded.learns
         short_ns = batching.inline_us * 1000 if inline is not None else 0
-        self.paces = Paces(self.queue, max_rows, learn=learn, short_ns=short_ns)
+        self.paces = Paces(self.queue, loaded.signature.max_rows, learn=learn, short_ns=short_ns)
         for size_class, rows, run_ns in loaded.samples:
             self.paces.observe(size_class, rows, run_ns, run_ns)
 
@@ -164,6 +157,9 @@ class Model:
             own = Instance(self.queue, loaded.spare_slot, self.paces, self.stats)
             self._inline = inline.add(self.queue, self.doorbell, own, lambda requests: settle(requests, self.stats))
             self.bell = self._inline.bell
+        if self.queue.schedule is not None and self.queue.schedule.refuses:
+            self._overdue = Overdue(loop, self.queue, self.bell, lambda requests: settle(requests, self.stats))
+            self.bell = self._overdue.bell
         for runner in self.runners:
             runner.start()
         self.advance(Event.LOADED)
@@ -226,7 +222,9 @@ class Model:
         self.advance(Event.EMPTIED)
         if self._inline is not None:
             self._inline.close()
-        self.loaded = self.queue = self.paces = self._inline = None
+        if self._overdue is not None:
+            self._overdue.close()
+        self.loaded = self.queue = self.paces = self._inline = self._overdue = None
         self.bell, self.runners = self.doorbell, ()
 
 

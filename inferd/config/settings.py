@@ -249,6 +249,13 @@ class Batching(Section):
         ge=KIB,
         description="Input bytes that may wait for one model; more are refused with RESOURCE_EXHAUSTED.",
     )
+    priority_patience_ms: int = Field(
+        default=SECOND_MS,
+        ge=0,
+        le=HOUR_MS,
+        description="How long the oldest request of a lower priority waits behind higher ones before every ninth batch "
+        "begins with its priority's; 0 lets it wait for ever.",
+    )
     inline_us: int = Field(
         default=200,
         ge=0,

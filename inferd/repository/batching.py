@@ -13,7 +13,7 @@ from inferd.repository.faults import fault
 # A typing error must not become a wait that never ends, nor a number that fits nowhere.
 LONGEST_QUEUE_DELAY_US = 3_600_000_000
 LONGEST_QUEUE_TIMEOUT_US = 10 * 365 * 24 * LONGEST_QUEUE_DELAY_US
-MOST_PRIORITY_LEVELS = 2**32 - 1
+MOST_PRIORITY_LEVELS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class QueuePolicy:
     timeout_action: Literal["reject", "delay"] = "reject"
     default_timeout_ns: int = 0
     allow_timeout_override: bool = False
-    """A request may ask for a shorter time with its parameter `timeout`."""
+    """A request may ask for a shorter time with its parameter `timeout`, and for any where there is none."""
     max_queue_size: int = 0
 
 
@@ -102,7 +102,8 @@ def _check_order(batching: BatchingDecl) -> None:
     if batching.priority_levels > 1:
         raise fault(f"preserve_ordering allows one priority level, and priority_levels is {batching.priority_levels}")
     for policy in (batching.default_policy, *batching.priority_policies.values()):
-        if policy.default_timeout_ns and policy.timeout_action == "delay":
+        is_timed = policy.default_timeout_ns or policy.allow_timeout_override
+        if is_timed and policy.timeout_action == "delay":
             raise fault("preserve_ordering contradicts timeout_action DELAY, which lets others overtake; use REJECT")
 
 

@@ -63,22 +63,31 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "dynamic_batching.max_queue_delay_microseconds": (
             "How long the oldest request may wait for others; otherwise `batching.max_queue_delay_us`."
         ),
-        "dynamic_batching.preserve_ordering": "Answers leave in the order of their requests.",
-        "dynamic_batching.priority_levels": "How many priorities there are; 1 goes first.",
-        "dynamic_batching.default_priority_level": "The priority of requests that name none.",
+        "dynamic_batching.preserve_ordering": (
+            "Batches are of requests that came one after the other, and are answered in their order, however many "
+            "instances run them. Requests of unlike shapes then share no run unless they are neighbours."
+        ),
+        "dynamic_batching.priority_levels": (
+            "How many priorities there are, 256 at most; 1 goes first. Room that is left in a batch goes to lower "
+            "ones. One that waited for `batching.priority_patience_ms` gets every ninth batch."
+        ),
+        "dynamic_batching.default_priority_level": "The priority of requests that name none, or one that there is not.",
         "dynamic_batching.default_queue_policy.timeout_action": (
-            "What becomes of a request that waited too long: `REJECT`, or `DELAY` behind all that did not."
+            "What becomes of a request that waited too long: with `REJECT` it ends with DEADLINE_EXCEEDED, with "
+            "`DELAY` it goes behind all that did not, of any priority."
         ),
         "dynamic_batching.default_queue_policy.default_timeout_microseconds": (
-            "How long a request may wait; 0 is any time."
+            "How long a request may wait; 0 is any time. Without a word about timeouts in the policy, the parameter "
+            "`timeout` of a request is a deadline for its answer."
         ),
         "dynamic_batching.default_queue_policy.allow_timeout_override": (
-            "A request may ask for a shorter time with its parameter `timeout`."
+            "A request may ask for a shorter time with its parameter `timeout`, or for any where there is none."
         ),
         "dynamic_batching.default_queue_policy.max_queue_size": (
-            "How many may wait; otherwise `batching.max_queue_rows`."
+            "How many requests of one priority may wait; more are refused with RESOURCE_EXHAUSTED. Where not said, "
+            "`batching.max_queue_rows` holds for all together."
         ),
-        "dynamic_batching.priority_queue_policy": "Policies of single priorities.",
+        "dynamic_batching.priority_queue_policy": "Policies of single priorities, each in place of the default one.",
         "sequence_batching": "Requests of one sequence go to one instance, with its state.",
         "ensemble_scheduling": "A model made of other models.",
         "instance_group.name": "A name for the group; ModelConfig shows it.",

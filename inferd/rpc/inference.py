@@ -28,7 +28,7 @@ SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MODEL_INFER: Final = f"/{SERVICE.full_name}/ModelInfer".encode()
 MODEL_STREAM_INFER: Final = f"/{SERVICE.full_name}/ModelStreamInfer".encode()
 # Exactly what works, whatever the settings: clients switch features on by these names.
-EXTENSIONS: Final = ("classification", "model_configuration", "statistics")
+EXTENSIONS: Final = ("classification", "model_configuration", "schedule_policy", "statistics")
 
 
 class Part(Protocol):

@@ -56,6 +56,7 @@ OTHER = {
     "batching.max_queue_delay_us": 100,
     "batching.max_queue_rows": 9,
     "batching.max_queue_bytes": 8192,
+    "batching.priority_patience_ms": 10,
     "batching.inline_us": 0,
     "batching.learn": False,
     "inference.timeout_ms": 1000,

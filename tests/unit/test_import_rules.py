@@ -18,7 +18,7 @@ LAYERS = (
     {"synthetic", "trial"},
     {"batchable", "completing", "warmup"},
     {"loading", "instance"},
-    {"runner", "inline"},
+    {"runner", "inline", "queueing"},
     {"models"},
     {"lifecycle", "samples", "banner"},
     {"watch"},

@@ -72,13 +72,17 @@ def test_a_timeout_of_years_is_read_in_nanoseconds() -> None:
             "priority_levels: 2 default_priority_level: 1 priority_queue_policy { key: 0 value { } }",
             "from 1 to priority_levels (2), not 0",
         ),
-        ("priority_levels: 4294967296 default_priority_level: 1", "priority_levels must be at most 4294967295"),
+        ("priority_levels: 257 default_priority_level: 1", "priority_levels must be at most 256"),
         (
             "preserve_ordering: true priority_levels: 2 default_priority_level: 1",
             "preserve_ordering allows one priority level, and priority_levels is 2",
         ),
         (
             "preserve_ordering: true default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 1 }",
+            "preserve_ordering contradicts timeout_action DELAY",
+        ),
+        (
+            "preserve_ordering: true default_queue_policy { timeout_action: DELAY allow_timeout_override: true }",
             "preserve_ordering contradicts timeout_action DELAY",
         ),
         (
