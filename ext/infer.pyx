@@ -113,6 +113,10 @@ cdef class InferMethod(Method):
             self.refuse(stream, Internal())
             raise
         stream.call, request.completion = request, stream
+        if request.deadline_ns != stream.deadline_ns:
+            # Its parameter `timeout` is the sooner one.
+            stream.answer_by_ns = request.deadline_ns
+            stream.outlet.watch(request.deadline_ns)
         endpoint.bell.ring()
         return 0
 

@@ -15,4 +15,5 @@ cdef class Outlet:
     cdef int put(self, const uint8_t* data, size_t size) except -1
     cdef int lend(self, bytes owner, size_t start, size_t size) except -1
     cdef int flush(self) except -1
+    cdef int watch(self, int64_t deadline_ns) except -1
     cdef int64_t expire(self, int64_t now_ns) except -1

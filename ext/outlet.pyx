@@ -21,6 +21,10 @@ cdef class Outlet:
         """Send what the session has to send."""
         raise NotImplementedError
 
+    cdef int watch(self, int64_t deadline_ns) except -1:
+        """Have expire() called then at the latest."""
+        raise NotImplementedError
+
     cdef int64_t expire(self, int64_t now_ns) except -1:
         """End every call whose deadline has passed; says when the next one does, or 0."""
         raise NotImplementedError

@@ -281,15 +281,19 @@ cdef class Session(Outlet):
             at = (<Stream>at).next_stream
         return found
 
+    cdef int watch(self, int64_t deadline_ns) except -1:
+        return self.hub.watch(deadline_ns)
+
     cdef int64_t expire(self, int64_t now_ns) except -1:
         cdef Stream stream
-        cdef int64_t next_ns = 0
+        cdef int64_t due_ns, next_ns = 0
         for stream in self.live():
-            if stream.deadline_ns == 0 or stream.phase == HEADERS_COME:
+            due_ns = stream.answer_by_ns if stream.answer_by_ns and stream.phase == OPEN else stream.deadline_ns
+            if due_ns == 0 or stream.phase == HEADERS_COME:
                 continue
-            if stream.deadline_ns > now_ns:
-                if next_ns == 0 or stream.deadline_ns < next_ns:
-                    next_ns = stream.deadline_ns
+            if due_ns > now_ns:
+                if next_ns == 0 or due_ns < next_ns:
+                    next_ns = due_ns
             elif stream.phase == OPEN:
                 stream.cut(4, b"the deadline passed before the answer was ready")
             elif stream.phase == ENDING:

@@ -44,6 +44,7 @@ cdef class Stream:
     cdef Phase phase
     cdef readonly int64_t arrived_ns
     cdef readonly int64_t deadline_ns    # monotonic; 0 = none
+    cdef int64_t answer_by_ns            # when the answer must be there, if that is sooner; it may leave until the deadline
     cdef readonly bint half_closed       # the client has sent all it will
 
     # Neighbours among the connection's live streams, borrowed.
