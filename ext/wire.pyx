@@ -118,7 +118,10 @@ cdef class Request:
         return text_of(self.id_span)
 
     def inputs(self) -> list[tuple[str, str, tuple[int, ...]]]:
-        """Name, datatype and shape of each input as sent (in the model's order once bound). Not for the hot path."""
+        """Name, datatype and shape of each input as sent; once bound in the model's order and of the shapes it has.
+
+        Not for the hot path.
+        """
         cdef int i, k
         found = []
         for i in range(self.tensor_count):

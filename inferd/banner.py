@@ -16,7 +16,7 @@ log = logging.getLogger("inferd")
 def tensors(infos: Sequence[TensorInfo]) -> str:
     """Inputs or outputs in one line: name, datatype, shape with ? for any length."""
     return ", ".join(
-        f"{info.name} {info.datatype}[{','.join('?' if dim < 0 else str(dim) for dim in info.shape)}]" for info in infos
+        f"{info.name} {info.datatype}[{','.join('?' if dim < 0 else str(dim) for dim in info.wire)}]" for info in infos
     )
 
 

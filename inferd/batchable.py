@@ -48,8 +48,9 @@ def declared(session: Session) -> str | None:
         for info in infos:
             if not info.shape:
                 return f"{what} '{info.name}' is a scalar"
-            if info.shape[0] >= 0:
-                return f"{what} '{info.name}' has the fixed first dimension {info.shape[0]}"
+            for shape in (info.shape, info.wire):
+                if shape[0] >= 0:
+                    return f"{what} '{info.name}' has the fixed first dimension {shape[0]}"
     return None
 
 
@@ -123,13 +124,15 @@ def signature_of(
     return Signature(
         model,
         version,
-        [(info.name, info.element_type, info.shape) for info in session.inputs],
-        [(info.name, info.element_type, info.shape) for info in session.outputs],
+        [(info.name, info.element_type, info.wire) for info in session.inputs],
+        [(info.name, info.element_type, info.wire) for info in session.outputs],
         batched=batched,
         max_rows=max_rows,
         lenient=lenient,
         broadcasts=lenient and (len(names) > 1 or None in names),
         labels={name: Labels(lines) for name, lines in (labels or {}).items()},
+        model_inputs=[None if info.sent is None else info.shape for info in session.inputs],
+        model_outputs=[None if info.sent is None else info.shape for info in session.outputs],
     )
 
 

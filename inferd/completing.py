@@ -47,7 +47,7 @@ def complete(decl: ModelDecl, session: Session, *, batched: bool, why: str) -> M
                     f"{list(info.shape)}, and it is not batched: {why}. Write all dims, or set max_batch_size"
                 )
     inputs, outputs = (
-        tuple(_completed(_named(decls, info), info, said, batched) for info in infos)
+        tuple(_completed(_named(decls, info), info, batched) for info in infos)
         for _, decls, infos in _sides(decl, session)
     )
     return replace(decl, inputs=inputs, outputs=outputs)
@@ -58,7 +58,11 @@ def _sides(decl: ModelDecl, session: Session) -> Iterable[tuple[str, tuple[Tenso
 
 
 def _named(decls: tuple[TensorDecl, ...], info: TensorInfo) -> TensorDecl | None:
-    return next((decl for decl in decls if decl.name == info.name), None)
+    found = next((decl for decl in decls if decl.name == info.name), None)
+    if found is not None and found.dims == (1,) and found.reshape is None and info.shape == ():
+        # How the file says scalar where there is no batch dimension: a reshape to nothing is not allowed there.
+        return replace(found, reshape=())
+    return found
 
 
 def _narrowed(side: str, decl: TensorDecl | None, info: TensorInfo, said: int | None) -> TensorInfo:
@@ -77,7 +81,15 @@ def _narrowed(side: str, decl: TensorDecl | None, info: TensorInfo, said: int | 
             f"config.pbtxt says {side} '{decl.name}' has {what} {list(dims)}; the model says {list(rest)}"
             + (" without the batch dimension" if rows else "")
         )
-    return replace(info, shape=(*rows, *(b if a < 0 else a for a, b in zip(dims, rest, strict=True))))
+    narrow = tuple(b if a < 0 else a for a, b in zip(dims, rest, strict=True))
+    sent = None if decl.reshape is None else (*rows, *_reshaped(decl, narrow))
+    return replace(info, shape=(*rows, *narrow), sent=sent)
+
+
+def _reshaped(decl: TensorDecl, narrow: tuple[int, ...]) -> Iterable[int]:
+    """The dims that clients see, as narrow as the model is: open dimensions match in their order."""
+    known = iter([size for said, size in zip(_inner_dims(decl), narrow, strict=True) if said < 0])
+    return (next(known) if size < 0 else size for size in decl.dims)
 
 
 def _inner_dims(decl: TensorDecl) -> tuple[int, ...]:
@@ -92,13 +104,9 @@ def _leaves_out_rows(decl: TensorDecl, info: TensorInfo, said: int | None) -> bo
     return len(_inner_dims(decl)) + 1 == len(info.shape) and info.shape[0] < 0
 
 
-def _completed(decl: TensorDecl | None, info: TensorInfo, said: int | None, batched: bool) -> TensorDecl:
+def _completed(decl: TensorDecl | None, info: TensorInfo, batched: bool) -> TensorDecl:
     if decl is None:
         decl = TensorDecl(info.name, "", ())
-    dims = info.shape[1:] if batched else info.shape
-    reshape = None
-    if decl.reshape is not None:
-        # Where dims have the batch dimension they have it in both shapes.
-        start = 0 if not batched or _leaves_out_rows(decl, info, said) else 1
-        dims, reshape = decl.dims[start:], decl.reshape[start:]
-    return replace(decl, datatype=info.datatype, dims=dims, reshape=reshape)
+    start = 1 if batched else 0
+    reshape = None if info.sent is None else info.shape[start:]
+    return replace(decl, datatype=info.datatype, dims=info.wire[start:], reshape=reshape)

@@ -61,6 +61,13 @@ class TensorInfo:
     element_type: int
     shape: tuple[int, ...]
     first_dimension: str | None = None
+    sent: tuple[int, ...] | None = None
+    """The shape that clients see, where config.pbtxt says another one; its open dimensions are those of `shape`."""
+
+    @property
+    def wire(self) -> tuple[int, ...]:
+        """The shape that clients see."""
+        return self.shape if self.sent is None else self.sent
 
     @property
     def datatype(self) -> str:

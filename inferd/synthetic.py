@@ -43,7 +43,7 @@ def request(
     """
     tensors = []
     for index, info in enumerate(inputs):
-        shape = [length if dim < 0 else dim for dim in info.shape]
+        shape = [length if dim < 0 else dim for dim in info.wire]
         if signature.batched:
             values = np.concatenate(
                 [_values(info.element_type, [1, *shape[1:]], [seed, index, first_row + row]) for row in range(rows)]

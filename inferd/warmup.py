@@ -128,7 +128,7 @@ class Warmup:
         """What a client would send. Raises ModelFailed if that cannot be, or a file is too short."""
         if sample.rows > 1 and not self._signature.batched:
             raise ModelFailed(f"its batch_size is {sample.rows}, and the model does not batch")
-        ranks = {info.name: len(info.shape) for info in self._session.inputs}
+        ranks = {info.name: len(info.wire) for info in self._session.inputs}
         tensors = []
         for seed, (name, tensor) in enumerate(sorted(sample.inputs.items())):
             row = _row(tensor, seed)

@@ -145,6 +145,19 @@ def two_heads() -> onnx.ModelProto:
     )
 
 
+def means() -> onnx.ModelProto:
+    """A number for each row of four, without an axis of its own: y is the mean of x, plus one for each row."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Add", ["mean", "plus"], ["y"]),
+    ]
+    return _model(
+        nodes,
+        [("x", TensorProto.FLOAT, ["rows", 4]), ("plus", TensorProto.FLOAT, ["rows"])],
+        [("y", TensorProto.FLOAT, ["rows"])],
+    )
+
+
 def many_outputs() -> onnx.ModelProto:
     """More outputs than a request has room for without allocating: out_00 = x, out_01 = x + 1, ..."""
     names = [f"out_{index:02}" for index in range(MANY_OUTPUTS)]

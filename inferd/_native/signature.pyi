@@ -17,6 +17,8 @@ class Signature:
         lenient: bool = False,
         broadcasts: bool = False,
         labels: Mapping[str, Labels] | None = None,
+        model_inputs: Sequence[Sequence[int] | None] = (),
+        model_outputs: Sequence[Sequence[int] | None] = (),
     ) -> Self: ...
     @property
     def model(self) -> str: ...

@@ -15,6 +15,8 @@ DATATYPES: Mapping[int, str] = MappingProxyType(
     | {DataType.TYPE_STRING: "BYTES", DataType.TYPE_INVALID: ""}
 )
 
+MOST_DIMENSIONS = 64  # as many as a request may have
+
 
 @dataclass(frozen=True, slots=True)
 class TensorDecl:
@@ -66,6 +68,8 @@ def _tensor(what: str, tensor: ModelInput | ModelOutput) -> TensorDecl:
 
 def _shape(what: str, said: Iterable[int]) -> tuple[int, ...]:
     shape = tuple(said)
+    if len(shape) > MOST_DIMENSIONS:
+        raise fault(f"{what} must be at most {MOST_DIMENSIONS}, not {len(shape)}")
     if any(size < 1 and size != -1 for size in shape):
         raise fault(f"{what} must be 1 or more, or -1 for any length")
     return shape

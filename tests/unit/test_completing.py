@@ -159,3 +159,60 @@ def test_dims_without_a_batch_that_the_model_does_not_have_are_refused(tmp_path:
         "config.pbtxt says input 'x' has dims [4]; the model says [-1, 4], and it is not batched: "
     )
     assert reason.endswith("Write all dims, or set max_batch_size")
+
+
+# --- shapes that clients see otherwise ---------------------------------------------------------------
+
+
+def test_the_shapes_that_clients_see_are_as_narrow_as_the_models(tmp_path: Path) -> None:
+    found = loaded(
+        tmp_path,
+        onnx_models.scale(dims=(3, "length", 4)),
+        "input { name: 'x' data_type: TYPE_FP32 dims: [ -1, 1, -1, 4 ] reshape { shape: [ -1, -1, 4 ] } }"
+        "output { name: 'y' data_type: TYPE_FP32 dims: [ -1, 4, 2 ] reshape { shape: [ -1, 2, 4 ] } }",
+    )
+    assert found.decl.inputs == (TensorDecl("x", "FP32", (3, 1, -1, 4), reshape=(3, -1, 4)),)
+    assert found.decl.outputs == (TensorDecl("y", "FP32", (3, 4, 2), reshape=(3, 2, 4)),)
+    bound(found.signature, message(("x", "FP32", [3, 1, 2, 4], bytes(96))))
+    assert "expects [3, 1, -1, 4]" in refusal(found.signature, message(("x", "FP32", [2, 1, 2, 4], bytes(64))))
+
+
+def test_rows_may_be_in_both_shapes_where_nobody_says_how_many(tmp_path: Path) -> None:
+    found = loaded(
+        tmp_path,
+        onnx_models.scale(),
+        "input { name: 'x' data_type: TYPE_FP32 dims: [ -1, 2, 2 ] reshape { shape: [ -1, 4 ] } }",
+    )
+    assert found.signature.batched
+    assert found.decl.inputs == (TensorDecl("x", "FP32", (2, 2), reshape=(4,)),)
+    bound(found.signature, message(("x", "FP32", [3, 2, 2], bytes(48))))
+
+
+def test_a_shape_that_clients_see_without_open_rows_is_not_batched(tmp_path: Path) -> None:
+    found = loaded(
+        tmp_path,
+        onnx_models.scale(),
+        "input { name: 'x' data_type: TYPE_FP32 dims: [ 1, -1, 4 ] reshape { shape: [ -1, 4 ] } }",
+    )
+    assert not found.signature.batched
+    assert "input 'x' has the fixed first dimension 1" in found.batching.reason
+    bound(found.signature, message(("x", "FP32", [1, 3, 4], bytes(48))))
+
+
+def test_a_scalar_may_be_declared_as_one_element(tmp_path: Path) -> None:
+    found = loaded(
+        tmp_path, onnx_models.scale(dims=[]), "max_batch_size: 0 input { name: 'x' data_type: TYPE_FP32 dims: 1 }"
+    )
+    assert found.decl.inputs == (TensorDecl("x", "FP32", (1,), reshape=()),)
+    assert found.decl.outputs == (TensorDecl("y", "FP32", ()),)
+    batch = alone(found.signature, bound(found.signature, message(("x", "FP32", [1], bytes(4)))))
+    assert batch.input_shape(0) == []
+
+
+def test_a_reshape_that_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
+    text = failure(
+        tmp_path,
+        onnx_models.scale(),
+        "max_batch_size: 4 input { name: 'x' data_type: TYPE_FP32 dims: 4 reshape { shape: [ 2, 2 ] } }",
+    )
+    assert "input 'x' has the reshape [2, 2]; the model says [4] without the batch dimension" in text

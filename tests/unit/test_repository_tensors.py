@@ -75,3 +75,9 @@ def test_labels_lie_below_the_models_folder(said: str) -> None:
 def test_labels_from_elsewhere_are_refused(said: str) -> None:
     reason = fault(f'dims: 1 label_filename: "{said}"', "output")
     assert "label_filename must be a path below the model's folder" in reason
+
+
+def test_more_dimensions_than_a_request_may_have_are_refused() -> None:
+    assert len(tensor(f"dims: {[1] * 64}").dims) == 64
+    assert "input 'x': dims must be at most 64, not 65" in fault(f"dims: {[1] * 65}")
+    assert "input 'x': reshape must be at most 64, not 65" in fault(f"dims: 1 reshape {{ shape: {[1] * 65} }}")
