@@ -16,11 +16,11 @@ import tritonclient.grpc as triton
 from inferd.proto import inference_pb2 as pb
 from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
 
-from .backlog import occupy, queue_behind
+from .backlog import occupy
 from .calls import request, rows, slow
 from .conftest import UNLEARNT
 from .process import CHANNEL_OPTIONS, Server
-from .scrape import counted
+from .scrape import counted, wait_for
 
 PARTS = ("compute_input", "compute_infer", "compute_output")
 
@@ -89,9 +89,10 @@ def test_what_was_sent_one_by_one_is_told_by_rows_runs_and_sizes(alone: Server) 
 
 def test_requests_that_share_a_run_each_count_the_whole_of_it(alone: Server) -> None:
     with alone.stub() as stub:
-        busy = occupy(alone, stub, "shared")
+        busy = occupy(alone, stub, "shared", duration_ms=1500)
         before = told(stub, "shared")
-        waiting = queue_behind(alone, stub, 4, "shared", duration_ms=20)
+        waiting = [stub.ModelInfer.future(slow(rows(seed), 20, "shared")) for seed in range(4)]
+        wait_for(alone, "shared", lambda now: now.queue_rows == 4)
         for call in (busy, *waiting):
             call.result(timeout=20)
         found = told(stub, "shared")
@@ -121,7 +122,7 @@ def test_a_refused_request_fails_and_is_no_inference(alone: Server) -> None:
 
 def test_a_request_whose_client_went_while_it_waited_is_no_inference(alone: Server) -> None:
     with alone.stub() as stub:
-        busy = occupy(alone, stub, "left")
+        busy = occupy(alone, stub, "left", duration_ms=1500)
         before = told(stub, "left")
         with pytest.raises(grpc.RpcError) as late:
             stub.ModelInfer(slow(rows(0), 0, "left"), timeout=0.05)

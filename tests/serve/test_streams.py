@@ -162,7 +162,7 @@ def test_each_answer_is_final_and_asking_for_an_empty_one_after_it_changes_nothi
 
 def test_a_client_that_cancels_its_stream_leaves_nothing_in_the_queue(several: Server) -> None:
     with several.stub() as stub:
-        busy = occupy(several, stub)
+        busy = occupy(several, stub, duration_ms=1500)
         before = counted(several, "slow")
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         with triton.InferenceServerClient(several.address, channel_args=list(CHANNEL_OPTIONS)) as client:
@@ -222,7 +222,7 @@ def test_a_client_that_asks_for_true_errors_gets_the_status_of_the_first(several
 
 def test_a_stream_that_is_late_ends_with_its_deadline_and_takes_its_requests_along(several: Server) -> None:
     with several.stub() as stub:
-        busy = occupy(several, stub)
+        busy = occupy(several, stub, duration_ms=1500)
         before = counted(several, "slow")
         talk = Talk(stub, timeout=0.2)
         talk.send(*[slow(rows(seed), 0) for seed in range(4)])
@@ -331,7 +331,7 @@ def test_a_server_that_stops_answers_what_it_has_begun_and_ends_idle_streams(
         idle, busy = Talk(other), Talk(stub)
         idle.send(slow(rows(9), 0))
         idle.answers(1)
-        busy.send(*[slow(rows(seed), 200) for seed in range(3)])
+        busy.send(*[slow(rows(seed), 100 if seed else 1500) for seed in range(3)])
         wait_for(one, "slow", lambda now: now.queue_rows == 2)
         one.terminate()
         assert idle.refusal() is grpc.StatusCode.UNAVAILABLE
