@@ -10,6 +10,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import onnxruntime
 
 from bench.models import Packaged
@@ -69,6 +70,10 @@ TREE = Stocked(
     platform: "onnxruntime_onnx"
     max_batch_size: 64
     input [ { name: "input" data_type: TYPE_FP32 dims: [ 4 ] } ]
+    output [
+      { name: "label" data_type: TYPE_INT64 dims: [ 1 ] reshape { shape: [ ] } },
+      { name: "probabilities" data_type: TYPE_FP32 dims: [ 2 ] }
+    ]
     dynamic_batching { }
     """,
 )
@@ -82,6 +87,15 @@ SPEECH = Stocked(
     """
     backend: "onnxruntime"
     max_batch_size: 0
+    input [
+      { name: "input" data_type: TYPE_FP32 dims: [ -1, -1 ] },
+      { name: "state" data_type: TYPE_FP32 dims: [ 2, -1, 128 ] },
+      { name: "sr" data_type: TYPE_INT64 dims: [ 1 ] }
+    ]
+    output [
+      { name: "output" data_type: TYPE_FP32 dims: [ -1, 1 ] },
+      { name: "stateN" data_type: TYPE_FP32 dims: [ -1, -1, -1 ] }
+    ]
     parameters { key: "intra_op_thread_count" value { string_value: "1" } }
     parameters { key: "inter_op_thread_count" value { string_value: "1" } }
     """,
@@ -155,7 +169,22 @@ FILE_TYPES = Stocked(
     ),
     "max_batch_size: 16",
 )
+IMAGES_CONFIG = """
+    name: "densenet_onnx"
+    platform: "onnxruntime_onnx"
+    max_batch_size: 0
+    input [ {
+      name: "data_0" data_type: TYPE_FP32 format: FORMAT_NCHW dims: [ 3, 224, 224 ]
+      reshape { shape: [ 1, 3, 224, 224 ] }
+    } ]
+    output [ {
+      name: "fc6_1" data_type: TYPE_FP32 dims: [ 1000 ]
+      reshape { shape: [ 1, 1000, 1, 1 ] }
+    } ]
+    """
 STOCKED = (TABLE, TREE, SPEECH, TEXT_DETECTOR, TEXT_READER, SENTENCES, FILE_TYPES)
 
+# Comes with the onnx package, and is served with the words of Triton's own example.
+IMAGES = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_densenet121.onnx"
 # Comes with ONNX Runtime; one of its outputs is a sequence of maps, which the protocol cannot carry.
 NOT_TENSORS = Path(onnxruntime.__file__).parent / "datasets" / "logreg_iris.onnx"

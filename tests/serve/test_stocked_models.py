@@ -19,7 +19,19 @@ import onnxruntime as ort
 import pytest
 import tritonclient.grpc as triton
 from onnx import TensorProto, helper
-from stocked import FILE_TYPES, NOT_TENSORS, SENTENCES, SPEECH, STOCKED, TABLE, TEXT_DETECTOR, TEXT_READER, TREE
+from stocked import (
+    FILE_TYPES,
+    IMAGES,
+    IMAGES_CONFIG,
+    NOT_TENSORS,
+    SENTENCES,
+    SPEECH,
+    STOCKED,
+    TABLE,
+    TEXT_DETECTOR,
+    TEXT_READER,
+    TREE,
+)
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from inferd.errors import StartError
@@ -75,6 +87,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "colours" / "config.pbtxt").write_text(COLOURS_CONFIG)
     (folder / "colours" / "warmup").mkdir()
     (folder / "colours" / "warmup" / "colours").write_bytes(b"\x03\0\0\0red\x05\0\0\0green")
+    (folder / "densenet_onnx" / "1").mkdir(parents=True)
+    shutil.copy(IMAGES, folder / "densenet_onnx" / "1" / "model.onnx")
+    (folder / "densenet_onnx" / "config.pbtxt").write_text(IMAGES_CONFIG)
     (folder / "iris" / "1").mkdir(parents=True)
     shutil.copy(NOT_TENSORS, folder / "iris" / "1" / "model.onnx")
     return folder
@@ -100,7 +115,7 @@ def in_process(repository: Path) -> Mapping[str, ort.InferenceSession]:
     """The same files in ONNX Runtime itself."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    names = [*(model.name for model in STOCKED), "colours"]
+    names = [*(model.name for model in STOCKED), "colours", "densenet_onnx"]
     return {name: ort.InferenceSession(repository / name / "1" / "model.onnx", options) for name in names}
 
 
@@ -115,7 +130,8 @@ def sent(inputs: Mapping[str, np.ndarray]) -> list[triton.InferInput]:
 def same(served: triton.InferResult, expected: Mapping[str, np.ndarray]) -> None:
     for name, values in expected.items():
         found = served.as_numpy(name)
-        assert found.shape == values.shape
+        assert found.size == values.size
+        found = found.reshape(values.shape)
         np.testing.assert_allclose(found, values, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
@@ -162,10 +178,22 @@ def test_speech_is_followed_with_the_state_that_the_client_carries(
     state = np.zeros((2, 1, 128), "f4")
     for chunk in range(4):
         sound = np.random.default_rng(chunk).standard_normal((1, 576), np.float32)
-        inputs = {"input": sound, "state": state, "sr": np.array(16_000, "i8")}
-        served, expected = client.infer(SPEECH.name, sent(inputs)), run(in_process[SPEECH.name], inputs)
-        same(served, expected)
+        inputs = {"input": sound, "state": state, "sr": np.array([16_000], "i8")}
+        served = client.infer(SPEECH.name, sent(inputs))
+        same(served, run(in_process[SPEECH.name], inputs | {"sr": np.array(16_000, "i8")}))
         state = served.as_numpy("stateN")
+
+
+def test_shapes_that_only_clients_see_are_kept_to(
+    client: triton.InferenceServerClient, in_process: Mapping[str, ort.InferenceSession]
+) -> None:
+    image = floats(3, 224, 224)
+    served = client.infer("densenet_onnx", sent({"data_0": image}))
+    assert served.as_numpy("fc6_1").shape == (1000,)
+    same(served, run(in_process["densenet_onnx"], {"data_0": image[None]}))
+    labels = client.infer(TREE.name, sent({"input": floats(5, 4)})).as_numpy("label")
+    assert labels.shape == (5, 1)
+    assert list(client.get_model_metadata(SPEECH.name).inputs[2].shape) == [1]
 
 
 def test_strings_become_numbers(
