@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import grpc
@@ -11,6 +12,7 @@ import pytest
 from serve.process import Server
 
 from . import repository
+from .cases.regions import SEGMENT_BYTES, SEGMENTS
 from .oracle import Oracle, oracle
 
 TRANSPORTS = ("native", "grpcio")
@@ -59,6 +61,16 @@ def inferd(server: Server) -> Iterator[grpc.Channel]:
     """A connection to inferd."""
     with server.channel() as channel:
         yield channel
+
+
+@pytest.fixture(scope="session", autouse=True)
+def segments() -> Iterator[None]:
+    """The shared memory that cases/regions.py is about."""
+    made = [SharedMemory(name, create=True, size=SEGMENT_BYTES) for name in SEGMENTS]
+    yield
+    for one in made:
+        one.close()
+        one.unlink()
 
 
 @pytest.fixture(scope="session")

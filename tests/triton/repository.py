@@ -19,8 +19,8 @@ SERVED = (
 TRITON_FLAGS = ("--model-control-mode=explicit", *(f"--load-model={name}" for name in SERVED))
 INFERD_FLAGS = (
     *("--model-control-mode=explicit", f"--load-model={','.join(SERVED)}"),
-    # Triton lets everybody change what is logged, and has no JSON.
-    *("--control-log-settings=true", "--log-format=human"),
+    # Triton lets everybody do these, and has no JSON.
+    *("--control-log-settings=true", "--log-format=human", "--shared-memory-enabled=true"),
 )
 PLATFORM = 'platform: "onnxruntime_onnx"'
 # Each instance is a process of the oracle's that has to start.

@@ -7,8 +7,10 @@ to the harder questions.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -19,7 +21,7 @@ import tritonclient.grpc.aio as aioclient
 from serve.process import CHANNEL_OPTIONS
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, serialize_byte_tensor, serialized_byte_size, shared_memory
 
 # In the repository, and not loaded at the start.
 LENT = "lent"
@@ -32,6 +34,20 @@ B = np.array([[4]], "i8")
 def client(address: str) -> Iterator[grpcclient.InferenceServerClient]:
     with grpcclient.InferenceServerClient(address, channel_args=list(CHANNEL_OPTIONS)) as connected:
         yield connected
+
+
+@pytest.fixture
+def segment() -> Iterator[Callable[[str, int], tuple[Any, str]]]:
+    """Makes shared memory as the client does: ``segment("in", 64)`` gives its handle and key."""
+    with ExitStack() as ends:
+
+        def make(name: str, size: int) -> tuple[Any, str]:
+            key = f"/inferd-tests-{os.getpid()}-{name}-client"
+            made = shared_memory.create_shared_memory_region(name, key, size)
+            ends.callback(shared_memory.destroy_shared_memory_region, made)
+            return made, key
+
+        yield make
 
 
 def inputs(module: Any = grpcclient) -> list[Any]:
@@ -168,6 +184,40 @@ def test_the_best_classes(client: grpcclient.InferenceServerClient) -> None:
     sent.set_data_from_numpy(A)
     got = client.infer("animals", [sent], outputs=[grpcclient.InferRequestedOutput("OUT", class_count=2)])
     assert got.as_numpy("OUT").tolist() == [[b"3.000000:2:fish", b"2.000000:1:dog"]]
+
+
+def test_tensors_in_shared_memory(client: grpcclient.InferenceServerClient, segment: Callable[..., Any]) -> None:
+    (there, its_key), (back, other_key) = segment("in", A.nbytes + B.nbytes), segment("out", 2 * A.nbytes)
+    shared_memory.set_shared_memory_region(there, [A, B])
+    client.register_system_shared_memory("in", its_key, A.nbytes + B.nbytes)
+    client.register_system_shared_memory("out", other_key, 2 * A.nbytes)
+    asked, wanted = inputs(), outputs()
+    asked[0].set_shared_memory("in", A.nbytes)
+    asked[1].set_shared_memory("in", B.nbytes, offset=A.nbytes)
+    wanted[0].set_shared_memory("out", A.nbytes)
+    wanted[1].set_shared_memory("out", A.nbytes, offset=A.nbytes)
+    result = client.infer("two_by_two", asked, outputs=wanted)
+    assert list(result.get_output("total").shape) == [1, 3]
+    assert np.array_equal(shared_memory.get_contents_as_numpy(back, np.float32, [1, 3]), A + 4)
+    assert np.array_equal(shared_memory.get_contents_as_numpy(back, np.float32, [1, 3], offset=A.nbytes), A * 4)
+    assert set(client.get_system_shared_memory_status().regions) == {"in", "out"}
+    client.unregister_system_shared_memory()
+    assert not client.get_system_shared_memory_status().regions
+
+
+def test_texts_in_shared_memory(client: grpcclient.InferenceServerClient, segment: Callable[..., Any]) -> None:
+    sent = serialize_byte_tensor(np.array([[b"1", b"", b"333"]], object))
+    size = serialized_byte_size(sent)
+    (there, its_key), (back, other_key) = segment("in", size), segment("out", 64)
+    shared_memory.set_shared_memory_region(there, [sent])
+    client.register_system_shared_memory("in", its_key, size)
+    client.register_system_shared_memory("out", other_key, 64)
+    asked, wanted = grpcclient.InferInput("IN", [1, 3], "BYTES"), grpcclient.InferRequestedOutput("OUT")
+    asked.set_shared_memory("in", size)
+    wanted.set_shared_memory("out", 64)
+    client.infer("texts", [asked], outputs=[wanted])
+    assert shared_memory.get_contents_as_numpy(back, np.object_, [1, 3]).tolist() == [[b"1", b"", b"333"]]
+    client.unregister_system_shared_memory()
 
 
 def test_keepalive(address: str) -> None:

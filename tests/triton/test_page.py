@@ -17,7 +17,7 @@ FLAG = re.compile(r"--[a-z0-9-]+")
 def columns_of_flags() -> tuple[set[str], set[str]]:
     """The flags of Triton and of inferd that stand in the table of flags."""
     section = PAGE.read_text().split("\n## Flags\n")[1].split("\n## ")[0]
-    cells = [line.split("|") for line in section.splitlines() if line.startswith("| `")]
+    cells = [line.split("|") for line in section.splitlines() if line.startswith("| ")][1:]
     assert cells
     theirs, ours = (set(FLAG.findall(" ".join(row[at] for row in cells))) for at in (1, 2))
     return theirs, ours | set(FLAG.findall(" ".join(row[3] for row in cells)))

@@ -29,6 +29,10 @@ LOADS = {
         *("scale", "--request-rate-range=100", "--request-distribution=poisson"),
         *("--async", "--streaming"),
     ),
+    "tensors in shared memory": (
+        *("scale", "--concurrency-range=2", "--shared-memory=system"),
+        "--output-shared-memory-size=64",
+    ),
     "tensors of every type": ("types", "--concurrency-range=2"),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import classification, control, inference, metadata, parameters, refusals, settings, statistics, streams
+from . import classification, control, inference, metadata, parameters, refusals, regions, settings, statistics, streams
 from .case import Case, Difference
 
 TABLE: dict[str, tuple[Case, ...]] = {
@@ -11,6 +11,7 @@ TABLE: dict[str, tuple[Case, ...]] = {
     "refusals": refusals.CASES,
     "parameters": parameters.CASES,
     "classification": classification.CASES,
+    "shared memory": regions.CASES,
     "streams": streams.CASES,
     "statistics": statistics.CASES,
     "settings": settings.CASES,
