@@ -37,9 +37,12 @@ class Answer:
     messages: tuple[Any, ...] = ()
 
 
-def ask(channel: grpc.Channel, calls: Sequence[Call]) -> list[Answer]:
-    """Make the calls, one after the other."""
+def ask(channel: grpc.Channel, calls: Sequence[Call], *, at_once: bool = False) -> list[Answer]:
+    """Make the calls, one after the other or all at once."""
     stub = GRPCInferenceServiceStub(channel)
+    if at_once:
+        begun = [getattr(stub, one.method).future(one.request, timeout=WAIT_S) for one in calls]
+        return [_ended(one.result) for one in begun]
     return [_answer(getattr(stub, one.method), one) for one in calls]
 
 
@@ -51,16 +54,19 @@ def _answer(method: Any, call: Call) -> Answer:
 
 
 def _made(method: Any, call: Call) -> Answer:
+    if not isinstance(call.request, list):
+        return _ended(lambda: method(call.request, timeout=WAIT_S, metadata=call.metadata))
     messages: list[Any] = []
-    code = "OK"
-    try:
-        if isinstance(call.request, list):
-            messages.extend(method(iter(call.request), timeout=WAIT_S, metadata=call.metadata))
-        else:
-            messages.append(method(call.request, timeout=WAIT_S, metadata=call.metadata))
-    except grpc.RpcError as error:
-        code = error.code().name
+    stream = method(iter(call.request), timeout=WAIT_S, metadata=call.metadata)
+    code = _ended(lambda: messages.extend(stream)).code
     return Answer(code, tuple(messages))
+
+
+def _ended(call: Callable[[], Any]) -> Answer:
+    try:
+        return Answer("OK", (call(),))
+    except grpc.RpcError as error:
+        return Answer(error.code().name)
 
 
 def compared(answers: Sequence[Answer]) -> list[str]:

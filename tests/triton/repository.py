@@ -8,13 +8,15 @@ import onnx
 import onnx_models as models
 from onnx import helper
 
-# What the Python backend of the oracle can carry.
-DATATYPES = tuple(name for name in models.ELEMENT_TYPES if name != "BF16")
+from .cases.inference import DATATYPES
+from .cases.queueing import POLICIES
+from .cases.shapes import RESHAPED, SCALARS
+
 BATCHED = 4
 # What is served from the start; the others wait to be loaded.
 SERVED = (
     "scale", "two_by_two", "types", "texts", "animals", "embedding",
-    "plain", "any_rows", "scalar", "no_config", "versioned",
+    "plain", "any_rows", "scalar", "no_config", "versioned", "levels", "reshaped", "scalars",
 )  # fmt: skip
 TRITON_FLAGS = ("--model-control-mode=explicit", *(f"--load-model={name}" for name in SERVED))
 INFERD_FLAGS = (
@@ -41,6 +43,10 @@ def build(repository: Path) -> Path:
     models.write(repository, "versioned", models.scale(30.0), version=3)
     for waiting in ("spare", "counted", "wronged", "lent"):
         write(repository, waiting, models.scale(), BATCHED)
+    write(repository, "levels", models.slow(), 1, POLICIES)
+    for name, dims, shapes in (("reshaped", ["rows", 1, 4], RESHAPED), ("scalars", ["rows"], SCALARS)):
+        said = f"{PLATFORM} max_batch_size: {BATCHED} {ONE_CPU} {shapes}"
+        models.write(repository, name, models.scale(dims=dims), config=said)
     # What these leave out is completed from the model.
     models.write(repository, "scalar", models.scale(dims=[]), config=f"{PLATFORM} max_batch_size: 0 {ONE_CPU}")
     models.write(repository, "no_config", models.scale())

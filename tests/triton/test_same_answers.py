@@ -23,7 +23,7 @@ def of_triton(triton: grpc.Channel) -> Callable[[Case], list[Answer]]:
     def answers(case: Case) -> list[Answer]:
         # Messages are no keys, and names are not alone: each table has its own unknown model.
         if id(case) not in known:
-            known[id(case)] = ask(triton, case.calls)
+            known[id(case)] = ask(triton, case.calls, at_once=case.at_once)
         return known[id(case)]
 
     return answers
@@ -33,7 +33,7 @@ def of_triton(triton: grpc.Channel) -> Callable[[Case], list[Answer]]:
 def test_inferd_answers_as_triton_does(
     case: Case, of_triton: Callable[[Case], list[Answer]], inferd: grpc.Channel
 ) -> None:
-    theirs, ours = of_triton(case), ask(inferd, case.calls)
+    theirs, ours = of_triton(case), ask(inferd, case.calls, at_once=case.at_once)
     if case.difference is None:
         assert compared(ours) == compared(theirs)
     else:

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from . import classification, control, inference, metadata, parameters, refusals, regions, settings, statistics, streams
+from . import (
+    classification,
+    control,
+    inference,
+    metadata,
+    parameters,
+    queueing,
+    refusals,
+    regions,
+    settings,
+    shapes,
+    statistics,
+    streams,
+)
 from .case import Case, Difference
 
 TABLE: dict[str, tuple[Case, ...]] = {
@@ -10,6 +23,8 @@ TABLE: dict[str, tuple[Case, ...]] = {
     "inference": inference.CASES,
     "refusals": refusals.CASES,
     "parameters": parameters.CASES,
+    "shapes": shapes.CASES,
+    "queueing": queueing.CASES,
     "classification": classification.CASES,
     "shared memory": regions.CASES,
     "streams": streams.CASES,

@@ -25,11 +25,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Case:
-    """Calls that both servers are asked, and answer in the same way unless a difference says how not."""
+    """Calls that both servers are asked, and answer in the same way unless a difference says how not.
+
+    They are made one after the other, or all `at_once`.
+    """
 
     name: str
     calls: tuple[Call, ...]
     difference: Difference | None = None
+    at_once: bool = False
 
 
 def infer(request: Any) -> tuple[Call, ...]:

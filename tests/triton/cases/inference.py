@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from onnx_models import ELEMENT_TYPES
 from serve.calls import NUMPY_TYPES, request, rows
 
 from inferd.proto import inference_pb2 as pb
 
-from ..repository import DATATYPES
 from .case import Case, Difference, infer
 
+# What the Python backend of the oracle can carry.
+DATATYPES = tuple(name for name in ELEMENT_TYPES if name != "BF16")
 TYPED_FIELDS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
