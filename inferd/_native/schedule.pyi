@@ -1,7 +1,7 @@
 from collections.abc import Iterable
 from typing import Literal, Protocol, Self, final
 
-class Policy(Protocol):
+class _Policy(Protocol):
     @property
     def timeout_action(self) -> Literal["reject", "delay"]: ...
     @property
@@ -14,7 +14,7 @@ class Policy(Protocol):
 @final
 class Schedule:
     def __new__(
-        cls, policies: Iterable[Policy], *, default_level: int = 1, patience_ns: int = 0, in_order: bool = False
+        cls, policies: Iterable[_Policy], *, default_level: int = 1, patience_ns: int = 0, in_order: bool = False
     ) -> Self: ...
     @property
     def levels(self) -> int: ...
