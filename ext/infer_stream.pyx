@@ -58,7 +58,7 @@ cdef class Place(Waiter):
         if request.error is not None:
             self.fail(request, request.error)
         elif request.deadline_ns and now_ns > request.deadline_ns:
-            # The default one: that of the stream would have ended it.
+            # Its own or the default one: that of the stream would have ended it.
             model = self.endpoint.signature.model
             self.fail(request, DeadlineExceeded(f"the deadline passed while model '{model}' was working on the request"))
         else:
@@ -181,8 +181,7 @@ cdef class Line:
             code = failure.code
             message = streamed_failure(failure.public_text.encode(), place.id)
         self.method.count(place, code, now_ns)
-        # A request that is too late for the stream's own deadline is only the first to notice it.
-        if failure is not None and (self.ends_at_failure or (code == DEADLINE_EXCEEDED and self.stream.deadline_ns)):
+        if failure is not None and (self.ends_at_failure or (code == DEADLINE_EXCEEDED and self.is_late(now_ns))):
             self.end(code, failure.public_text.encode(), self.method.infer.trailers(failure))
             return False
         self.largest_answer = max(self.largest_answer, <size_t>len(message))
@@ -195,6 +194,10 @@ cdef class Line:
         self.unsent += 1
         self.stream.push(message, compressed)
         return True
+
+    cdef bint is_late(self, int64_t now_ns) noexcept:
+        """Whether the stream's own deadline has passed: then a request was only the first to notice it."""
+        return 0 < self.stream.deadline_ns <= now_ns
 
     cdef int leave_line(self, Place place) except -1:
         """Of the first in line."""

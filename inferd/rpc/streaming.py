@@ -23,6 +23,9 @@ MAX_BEGUN: Final = 256
 MAX_HELD_BYTES: Final = 8 * 1024 * 1024
 """Bytes of those requests and of their answers, as far as they can be foreseen."""
 
+LATE_S: Final = 0.01
+"""Less time than this is none: timers of the loop may come a little early."""
+
 
 @dataclass(slots=True)
 class _Ended:
@@ -123,9 +126,11 @@ class _Line:
             self._changed.set()
 
     def _ends_at(self, failure: InferdError) -> bool:
-        # A request that is too late for the stream's own deadline is only the first to notice it.
-        is_late = isinstance(failure, DeadlineExceeded) and self._context.time_remaining() is not None
-        return self._ends_at_failure or is_late
+        if self._ends_at_failure:
+            return True
+        # If the stream's own deadline has passed, a request was only the first to notice it.
+        remaining_s = self._context.time_remaining()
+        return isinstance(failure, DeadlineExceeded) and remaining_s is not None and remaining_s < LATE_S
 
     def _has_room(self) -> bool:
         foreseen = self._held_bytes + len(self._begun) * self._largest_answer
