@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench import memory_server
 from inferd._native.wire import Request, decode
-from inferd.rpc import inference
+from inferd.rpc import answering
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
         kept.append(decode(body))
         return kept[-1]
 
-    inference.decode = keep  # type: ignore[attr-defined]
+    answering.decode = keep
     memory_server.main()
 
 

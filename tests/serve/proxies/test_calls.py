@@ -100,12 +100,12 @@ def test_each_question_on_a_stream_is_answered_before_the_next_is_asked(channel:
     assert answers.code() is grpc.StatusCode.OK
 
 
-def test_streaming_inference_is_refused_with_words(channel: grpc.Channel) -> None:
-    answers = GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request("scale", x=rows(1))]), timeout=LIMIT_S)
-    with pytest.raises(grpc.RpcError) as refused:
-        next(answers)
-    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "ModelStreamInfer" in refused.value.details()
+def test_a_stream_of_requests_is_answered_in_their_order(channel: grpc.Channel) -> None:
+    asked = [request("scale", id=str(seed), x=rows(seed)) for seed in range(20)]
+    answers = list(GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(asked), timeout=LIMIT_S))
+    assert [answer.infer_response.id for answer in answers] == [one.id for one in asked]
+    for seed, answer in enumerate(answers):
+        assert np.array_equal(arrays(answer.infer_response)["y"], rows(seed) * TWO)
 
 
 def test_a_watch_that_its_client_leaves_is_no_trouble_to_others(
