@@ -34,7 +34,7 @@ def test_server_metadata_names_the_server_and_only_extensions_that_work(stub: GR
     answer = stub.ServerMetadata(pb.ServerMetadataRequest())
     assert answer.name == "inferd"
     assert answer.version
-    assert list(answer.extensions) == ["classification", "model_configuration", "statistics"]
+    assert list(answer.extensions) == ["classification", "model_configuration", "schedule_policy", "statistics"]
 
 
 def test_a_loaded_model_is_ready_with_and_without_a_version(stub: GRPCInferenceServiceStub) -> None:
