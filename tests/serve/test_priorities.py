@@ -83,6 +83,10 @@ class Client:
         self._client.async_infer(model, [x, trips], end, **more)
         self._begun += 1
 
+    def has_arrived(self) -> None:
+        """Wait until what was begun is at the server: a call after it on the same connection has its answer."""
+        assert self._client.is_server_live()
+
     def ends(self, count: int | None = None) -> list[tuple[str, str]]:
         """Name and status of the next calls that end, of all that are left if it is not said how many."""
         wanted = self._begun if count is None else count
@@ -214,6 +218,7 @@ def test_order_holds_an_answer_back_until_those_before_it_are_there(
     server: Server, stub: GRPCInferenceServiceStub, client: Client, model: str, expected: list[str]
 ) -> None:
     client.begin(model, "long", BUSY_MS)
+    client.has_arrived()
     client.begin(model, "short", 0)
     assert names(client.ends()) == expected
 

@@ -138,11 +138,6 @@ def test_the_whole_file_is_kept() -> None:
     ("text", "path"),
     [
         ('input { name: "x" data_type: TYPE_FP32 dims: 1 optional: true }', "input.optional"),
-        ("dynamic_batching { preserve_ordering: true }", "dynamic_batching.preserve_ordering"),
-        (
-            "dynamic_batching { default_queue_policy { timeout_action: DELAY } }",
-            "dynamic_batching.default_queue_policy.timeout_action",
-        ),
         ('instance_group { host_policy: "p" }', "instance_group.host_policy"),
         ("response_cache { enable: true }", "response_cache.enable"),
         ("optimization { eager_batching: true }", "optimization.eager_batching"),

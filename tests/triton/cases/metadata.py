@@ -70,7 +70,7 @@ EXTENSIONS = Difference(
     "model_repository(unload_dependents), parameters, schedule_policy, sequence, statistics, system_shared_memory, "
     "trace",
     inferd="classification, logging, model_configuration, model_repository, model_repository(unload_dependents), "
-    "statistics, system_shared_memory",
+    "schedule_policy, statistics, system_shared_memory",
     why="Those that work. `binary_tensor_data` is about HTTP.",
     seen=lambda answers: ", ".join(sorted(told(answers).extensions)),
 )
