@@ -12,6 +12,7 @@ import onnx_models as models
 import pytest
 import tritonclient.grpc as triton
 
+from inferd.proto import inference_pb2 as pb
 from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
 
 from .backlog import BUSY_MS, occupy
@@ -228,6 +229,7 @@ def test_order_does_not_wait_for_a_request_that_was_cancelled_in_the_queue(
 ) -> None:
     before = counted(server, "ordered")
     busy = [stub.ModelInfer.future(slow(rows(seed), BUSY_MS, "ordered")) for seed in range(2)]
+    assert stub.ServerLive(pb.ServerLiveRequest()).live  # on the same connection: those before it have arrived
     waiting = [stub.ModelInfer.future(slow(rows(seed), 0, "ordered")) for seed in (2, 3, 4)]
     wait_for(server, "ordered", lambda now: now.queue_rows == 3)
     assert waiting[1].cancel()
@@ -242,7 +244,9 @@ def test_order_survives_a_request_that_is_cancelled_while_it_runs(
     server: Server, stub: GRPCInferenceServiceStub, client: Client
 ) -> None:
     busy = stub.ModelInfer.future(slow(rows(0), BUSY_MS, "ordered"))
+    assert stub.ServerLive(pb.ServerLiveRequest()).live
     client.begin("ordered", "next", 0)
+    client.has_arrived()
     assert busy.cancel()
     client.begin("ordered", "last", 0)
     assert names(client.ends()) == ["next", "last"]
