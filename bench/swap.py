@@ -26,7 +26,7 @@ from bench.processes import Group, Start, free_port
 from bench.works import Prepared, prepare, works
 from inferd.bench.generator import Generator, Traffic
 from inferd.bench.result import Load
-from inferd.bench.window import Window
+from inferd.bench.window import window_of
 from inferd.errors import StartError
 from inferd.proto.inference_pb2 import RepositoryModelLoadRequest
 from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
@@ -102,22 +102,12 @@ def measure(work: Prepared, rate: float, rounds: int, seconds: float, transport:
         load = Load(connections=4, streams=64, rate=rate)
         with Generator(Traffic(address, (work.request,)), load, slice_ns=SLICE_NS) as generator:
             slices = generator.slices()
-
-            def window() -> Window:
-                begun_ns = next(slices).end_ns
-                made = Window(begun_ns, begun_ns)
-                for part in slices:
-                    made.add(part)
-                    if part.end_ns - begun_ns >= seconds * 1e9:
-                        break
-                return made
-
-            window()  # warm
+            window_of(slices, seconds)  # warm
             for _ in range(rounds):
-                calm = window()
+                calm = window_of(slices, seconds)
                 thread = threading.Thread(target=lambda: found["load_s"].append(swapper.swap()))
                 thread.start()
-                swapped = window()
+                swapped = window_of(slices, seconds)
                 thread.join()
                 found["p99_calm_ms"].append(calm.latency.percentile(99) / 1e6)
                 found["p99_ms"].append(swapped.latency.percentile(99) / 1e6)

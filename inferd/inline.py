@@ -65,7 +65,7 @@ class InlineRunner:
 
     def close(self) -> None:
         """Let go of the session. The bell may still be rung and changes nothing, as the queue is closed and empty."""
-        self._instance = None
+        self._instance = None  # and nothing is taken any more
 
     def step(self, now_ns: int, end_ns: int) -> int:
         """Run short batches as long as they come next, until `end_ns`; the time after them.
@@ -77,11 +77,12 @@ class InlineRunner:
             self._settle(late)
         while now_ns < end_ns:
             batch = self._queue.take_short(now_ns)
-            if batch is None or self._instance is None:
+            if batch is None:
                 if self._queue.requests:
                     self.doorbell.ring()
                 return now_ns
             try:
+                assert self._instance is not None
                 self._instance.run(batch)
             finally:
                 self._settle(batch.members)

@@ -151,15 +151,16 @@ class Lifecycle:
                 self._retire(model)
             self._unloaded.add(name)
 
-    def index(self) -> list[Listed]:
-        """Every known version, and every model of the repository that is not loaded; by name and version. Blocks."""
+    async def index(self) -> list[Listed]:
+        """Every known version, and every model of the repository that is not loaded; by name and version."""
+        there = await asyncio.to_thread(self.reader.names)
         listed = [Listed(model.name, model.version, model.state, model.reason) for model in self._models.all()]
-        idle = set(self.reader.names()) - {one.name for one in listed}
+        idle = set(there) - {one.name for one in listed}
         listed += [Listed(name, NO_VERSION, None, "unloaded" if name in self._unloaded else "") for name in idle]
         return sorted(listed, key=lambda one: (one.name, one.version))
 
     def served(self) -> dict[str, str]:
-        """What is loaded or failed to be, by name, in the words of repository.contents()."""
+        """What is loaded or failed to be, by name, in the words of Reader.contents()."""
         found: defaultdict[str, list[str]] = defaultdict(list)
         for model in self._models.all():
             found[model.name].append(model.content or model.reason)

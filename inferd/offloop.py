@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -44,10 +45,9 @@ class OffLoop:
                 try:
                     value = work()
                 except BaseException as failure:
-                    told = failure  # the name in the except clause ends with it
-                    outcome = lambda: done.set_exception(told)  # noqa: E731
+                    outcome = partial(done.set_exception, failure)
                 else:
-                    outcome = lambda: done.set_result(value)  # noqa: E731
+                    outcome = partial(done.set_result, value)
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                     loop.call_soon_threadsafe(finish, outcome)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -46,9 +47,11 @@ def main() -> int:
         Session(Path(sys.argv[1]), SessionOptions(), CpuDevice())
     except ModelFailed as failure:
         sys.stderr.write(f"{failure}\n")
+        sys.stderr.flush()
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # At once: the load was the question, and an interpreter that ends around native code may crash by itself.
+    os._exit(main())

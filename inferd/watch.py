@@ -15,7 +15,6 @@ from watchfiles import awatch
 from inferd.config import Models as ModelSettings
 from inferd.errors import InferdError
 from inferd.lifecycle import Lifecycle
-from inferd.repository import Reader
 
 log = logging.getLogger("inferd.watch")
 
@@ -73,7 +72,7 @@ class Watch:
 
     async def _look(self) -> dict[str, str]:
         try:
-            return await asyncio.to_thread(contents, self._reader)
+            return await asyncio.to_thread(self._reader.contents)
         except InferdError as failure:
             log.error("the repository cannot be read; what is loaded serves on", extra={"reason": str(failure)})
             return dict(self._followed)
@@ -92,10 +91,3 @@ class Watch:
             await self._lifecycle.refresh(name)
         except InferdError as failure:
             log.error("model not followed", extra={"model": name, "reason": str(failure)})
-
-
-def contents(reader: Reader) -> dict[str, str]:
-    """What the repository has of each model, as a text that changes with it. Raises RepositoryError."""
-    found = reader.scan()
-    listed = {one.decl.name: " ".join(version.content for version in one.versions) for one in found.models}
-    return listed | {one.name: one.reason for one in found.broken}

@@ -22,7 +22,7 @@ from bench.memory import Mix, messages, serving
 from bench.processes import Group, Start, free_port
 from inferd.bench.generator import Generator, Traffic
 from inferd.bench.result import Load
-from inferd.bench.window import Window
+from inferd.bench.window import Window, window_of
 from inferd.errors import StartError
 
 POLITE: Final = Load(connections=2, streams=64, rate=500.0)
@@ -56,14 +56,7 @@ def flooding(name: str, address: str, message: Path) -> Iterator[None]:
 def asked(address: str, requests: tuple[bytes, ...], seconds: float) -> Window:
     """What a polite client sees: due at a steady rate, whatever the server does."""
     with Generator(Traffic(address, requests), POLITE, slice_ns=SLICE_NS) as generator:
-        slices = generator.slices()
-        begun_ns = next(slices).end_ns
-        window = Window(begun_ns, begun_ns)
-        for part in slices:
-            window.add(part)
-            if part.end_ns - begun_ns >= seconds * 1e9:
-                break
-    return window
+        return window_of(generator.slices(), seconds)
 
 
 def measure(names: tuple[str, ...], rounds: int, seconds: float, transport: str) -> list[Found]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -76,6 +76,17 @@ class Window:
         self.messages = {**other.messages, **self.messages}
         self.sent_bytes += other.sent_bytes
         self.received_bytes += other.received_bytes
+
+
+def window_of(slices: Iterator[Slice], seconds: float) -> Window:
+    """What comes next, for so long; the slice that is under way is left out."""
+    begun_ns = next(slices).end_ns
+    window = Window(begun_ns, begun_ns)
+    for part in slices:
+        window.add(part)
+        if part.end_ns - begun_ns >= seconds * 1e9:
+            break
+    return window
 
 
 def merged(windows: Sequence[Window]) -> Window:

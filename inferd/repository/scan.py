@@ -109,6 +109,12 @@ class Reader:
             return None
         return self._model(root, name, config)
 
+    def contents(self) -> dict[str, str]:
+        """What there is of each model, as a text that changes with it. Raises RepositoryError."""
+        found = self.scan()
+        listed = {one.decl.name: " ".join(version.content for version in one.versions) for one in found.models}
+        return listed | {one.name: one.reason for one in found.broken}
+
     def names(self) -> list[str]:
         """The names of all model folders, served or not. Raises RepositoryError."""
         if not self.path.is_dir():

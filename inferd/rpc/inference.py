@@ -28,7 +28,7 @@ SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MODEL_INFER: Final = f"/{SERVICE.full_name}/ModelInfer".encode()
 MODEL_STREAM_INFER: Final = f"/{SERVICE.full_name}/ModelStreamInfer".encode()
 # Exactly what works, whatever the settings: clients switch features on by these names.
-EXTENSIONS: Final = ("classification", "model_configuration", "schedule_policy", "statistics")
+EXTENSIONS: Final = ("classification", "model_configuration", "schedule_policy")
 
 
 class Part(Protocol):
@@ -51,10 +51,10 @@ class InferenceService:
         self._streaming = Streaming(self._answering)
         self.unknown_stats = self._answering.unknown_stats
         # Parts of the service that have rooms of their own; methods are looked for in each.
-        parts = (SharedMemoryMethods(self.regions), *parts)
-        self._parts = (self, Statistics(models), LogControl(allowed=settings.control.log_settings), *parts)
-        logging = ("logging",) if settings.control.log_settings else ()
-        self._extensions = (*EXTENSIONS, *logging, *(name for part in parts for name in part.extensions))
+        log_control = LogControl(allowed=settings.control.log_settings)
+        parts = (Statistics(models), log_control, SharedMemoryMethods(self.regions), *parts)
+        self._parts = (self, *parts)
+        self._extensions = (*EXTENSIONS, *(name for part in parts for name in part.extensions))
         self._ready = False
 
     def set_ready(self, ready: bool) -> None:

@@ -40,6 +40,7 @@ class LogControl:
     def __init__(self, *, allowed: bool) -> None:
         """Without `allowed` clients only read."""
         self._allowed = allowed
+        self.extensions = ("logging",) if allowed else ()
 
     async def LogSettings(self, request: Any, context: Context) -> Any:
         """Change the settings that are given, all or none of them, and answer with those that hold then."""

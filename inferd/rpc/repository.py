@@ -5,7 +5,6 @@ Facts: triton-inference-server/server, docs/protocol/extension_model_repository.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from inferd.errors import InvalidRequest, NotAllowed, NotOffered
@@ -44,9 +43,8 @@ class RepositoryControl:
     async def RepositoryIndex(self, request: Any, context: Context) -> Any:
         """Every version that is known, with its state and the reason for it, and what is there but not loaded."""
         _check_repository(request)
-        listed = await asyncio.to_thread(self._lifecycle.index)
         answer = pb.RepositoryIndexResponse()
-        for one in listed:
+        for one in await self._lifecycle.index():
             if one.state is State.READY or not request.ready:
                 answer.models.add(name=one.name, version=_version(one), state=STATES[one.state], reason=one.reason)
         return answer

@@ -19,6 +19,8 @@ _COUNTING: Final = (State.READY, State.DRAINING)
 class Statistics:
     """The handler of ModelStatistics over the models' own counters; it keeps none."""
 
+    extensions: Final = ("statistics",)
+
     def __init__(self, models: Models) -> None:
         self._models = models
 

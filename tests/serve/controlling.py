@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -39,6 +40,13 @@ class Controlled:
     stub: GRPCInferenceServiceStub
     repository: Path
     name: str
+
+    @classmethod
+    def named(cls, server: Server, stub: GRPCInferenceServiceStub, repository: Path, test: str) -> Self:
+        """The model of one test, whose version 1 doubles."""
+        made = cls(server, stub, repository, re.sub(r"\W+", "_", test)[-80:].lstrip("_"))
+        made.write(2.0)
+        return made
 
     # --- in the repository ----------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,8 +43,7 @@ def model(explicit: tuple[Server, Path], request: pytest.FixtureRequest) -> Iter
     """Its version 1 doubles; it is not loaded."""
     server, repository = explicit
     with server.stub() as stub:
-        made = Controlled(server, stub, repository, re.sub(r"\W+", "_", request.node.name)[-80:].lstrip("_"))
-        made.write(2.0)
+        made = Controlled.named(server, stub, repository, request.node.name)
         yield made
 
 

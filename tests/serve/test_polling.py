@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -37,8 +36,7 @@ def model(following: tuple[Server, Path], request: pytest.FixtureRequest) -> Ite
     """It doubles, and is served."""
     server, repository = following
     with server.stub() as stub:
-        made = Controlled(server, stub, repository, re.sub(r"\W+", "_", request.node.name)[-80:].lstrip("_"))
-        made.write(2.0)
+        made = Controlled.named(server, stub, repository, request.node.name)
         wait_until(lambda: made.states() == {"1": READY})
         yield made
         shutil.rmtree(repository / made.name, ignore_errors=True)
