@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
 from inferd.config import names
+from inferd.config.kinds import KIB, MIB
 from inferd.config.leaves import Leaf, leaves, sections, shown
-from inferd.config.settings import KIB, MIB
 from inferd.config.sources import CONFIG_FLAG, CONFIG_VARIABLE, load
 from inferd.errors import SettingsError
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from pydantic import TypeAdapter
 
-from inferd.config.settings import Expects, Section, Settings
+from inferd.config.kinds import Expects, Section
+from inferd.config.settings import Settings
 
 ENVIRONMENT_PREFIX = "INFERD_"
 
