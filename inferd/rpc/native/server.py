@@ -23,7 +23,7 @@ from inferd.rpc.native.call import Call
 from inferd.rpc.native.compression import NAMES
 from inferd.rpc.native.housekeeping import Housekeeping
 from inferd.rpc.native.limits import Limits
-from inferd.rpc.native.listener import listen
+from inferd.rpc.native.listener import BACKLOG, listen
 from inferd.rpc.native.metadata import received
 from inferd.rpc.native.running import run
 
@@ -131,7 +131,11 @@ class NativeServer(grpc.aio.Server):
             timeout_s = limits.handshake_timeout_s if context else None
             self._servers.append(
                 await loop.create_server(
-                    lambda: Connection(hub), sock=one, ssl=context, ssl_handshake_timeout=timeout_s
+                    lambda: Connection(hub),
+                    sock=one,
+                    ssl=context,
+                    ssl_handshake_timeout=timeout_s,
+                    backlog=BACKLOG,  # it listens once more, and would have room for a hundred
                 )
             )
         self._house = Housekeeping(hub, limits)
