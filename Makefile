@@ -12,12 +12,14 @@ NATIVE_TESTS := $(patsubst %,tests/unit/test_%.py,\
   wire_parity bind bind_parameters queue batch queue_model gather_reply classes region reshape doorbell stats histogram load inline \
   native_calls native_ends native_frames native_housekeeping native_infer native_infer_stream native_leaving native_tls)
 SERVE_FLAGS ?=
+# How many tests run at a time: tests of one group, see tests/conftest.py, stay together.
+WORKERS ?= --numprocesses=2 --dist=loadgroup
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= receive codec client
 # Some tools call others by name: cython-lint its checkers, the tests grpcurl.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help serve test test-unit test-serve test-interop test-asan test-long fuzz bench bench-check lint format docs debug release clean system tools
+.PHONY: help serve test test-unit test-serve test-interop test-again test-asan test-long fuzz bench bench-check lint format docs debug release clean system tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,13 +28,16 @@ serve: $(VENV)/.examples $(MODELS)/.built ## set up everything and serve the exa
 	$(BIN)/inferd serve $(MODELS) --host 127.0.0.1 $(SERVE_FLAGS)
 
 test: $(VENV)/.dev ## set up everything and run all tests
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests $(WORKERS)
+
+test-again: $(VENV)/.dev ## only the tests that failed last time, one at a time
+	$(BIN)/python -m pytest tests --last-failed --last-failed-no-failures=none --numprocesses=1 --dist=loadgroup
 
 test-unit: $(VENV)/.dev ## the tests that need no server process
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit $(WORKERS)
 
 test-serve: $(VENV)/.dev ## the tests that talk to real server processes
-	$(BIN)/python -m pytest tests/serve
+	$(BIN)/python -m pytest tests/serve $(WORKERS)
 
 test-interop: $(VENV)/.dev tools ## the native transport against h2spec and against gRPC's clients for Go
 	$(BIN)/python -m pytest tests/interop
@@ -42,7 +47,7 @@ test-asan: $(VENV)/.dev ## the unit tests of ext/ and what fuzzing found, with A
 	INFERD_SANITIZE=1 $(BIN)/python setup.py -q build --build-base build/asan --build-lib build/asan/lib
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
-	  $(BIN)/python -P -m pytest -o pythonpath="tests build/asan/lib" -p no:cacheprovider \
+	  $(BIN)/python -P -m pytest -o pythonpath="tests build/asan/lib" -p no:cacheprovider $(WORKERS) \
 	  --hypothesis-profile=sanitizers $(NATIVE_TESTS) tests/fuzz
 
 test-long: $(VENV)/.dev ## the tests that take minutes: memory over a million requests
