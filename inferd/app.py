@@ -21,9 +21,10 @@ from inferd.config import Settings
 from inferd.device import CpuDevice
 from inferd.errors import StartError
 from inferd.health import RESERVED_NAMES, HealthBoard, Status
-from inferd.http.health import ModelState, health_app
+from inferd.http.health import ModelState
 from inferd.http.metrics import metrics_app
 from inferd.http.server import HttpServer
+from inferd.http.site import site
 from inferd.inline import InlineRuns
 from inferd.lifecycle import Lifecycle
 from inferd.loading import Loaded
@@ -145,7 +146,7 @@ class App:
             reflection.enable(listeners.grpc.server)
         await listeners.grpc.start()
         if settings.http.port:
-            app = health_app(self.board, self._model_states)
+            app = site(settings.http, self.board, self._model_states, self.service)
             listeners.http.append(HttpServer(app, settings.host, settings.http.port, "HTTP", flag="--http-port"))
         if settings.metrics.enabled and settings.metrics.port:
             build = BuildInfo(version(), platform.python_version(), RUNTIME_VERSION)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from inferd.config.http import Http
 from inferd.config.leaves import Leaf, leaves, sections, shown
 from inferd.config.names import FLAGS_ELSEWHERE
 from inferd.config.settings import (
     Batching,
     Drain,
     Grpc,
-    Http,
     Inference,
     Log,
     Metrics,

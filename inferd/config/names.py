@@ -60,7 +60,7 @@ ELSEWHERE: Final = (
     ElsewhereName("monitoring.enabled", "metrics.enabled"),
     ElsewhereName("METRICS_PORT", "metrics.port"),
     ElsewhereName("monitoring.metrics_port", "metrics.port"),
-    ElsewhereName("PORT", "http.port", "the port of /health and /ready; gRPC has its own, grpc.port"),
+    ElsewhereName("PORT", "http.port", "the port of /health, /ready and REST; gRPC has its own, grpc.port"),
     ElsewhereName("CACHE_TTL", "cache.ttl"),
     ElsewhereName("inference.cache_enabled", "cache.enabled"),
     ElsewhereName("inference.cache_ttl", "cache.ttl"),

@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from inferd.config.http import Http
 from inferd.config.kinds import (
     HOUR_MS,
     KIB,
@@ -91,12 +92,6 @@ class Grpc(Section):
         description="Let several servers share the port (SO_REUSEPORT); the system spreads connections over them.",
     )
     reflection: bool = Field(default=True, description="Offer gRPC server reflection, which grpcurl and its like need.")
-
-
-class Http(Section):
-    """The HTTP server."""
-
-    port: Port = Field(default=8080, description="Port of the HTTP server; 0 turns it off.")
 
 
 class Metrics(Section):

@@ -1,1 +1,1 @@
-"""The HTTP side: health and readiness for probes, metrics for Prometheus. No inference passes here."""
+"""The HTTP side: probes, metrics for Prometheus, the status page, and the protocol over REST."""

@@ -27,6 +27,11 @@ class ModelState:
 
 
 def health_app(board: HealthBoard, model_states: Callable[[], Iterable[ModelState]]) -> Starlette:
+    """The probes and nothing else."""
+    return application(probe_routes(board, model_states))
+
+
+def probe_routes(board: HealthBoard, model_states: Callable[[], Iterable[ModelState]]) -> list[Route]:
     """Answer ``/health`` from the probes of ``board`` and ``/ready`` from its readiness.
 
     The states of the models are shown, never judged: one that failed makes the server unready only if
@@ -48,4 +53,4 @@ def health_app(board: HealthBoard, model_states: Callable[[], Iterable[ModelStat
         }
         return JSONResponse(answer, status_code=200 if is_ready else 503, headers=_UNCACHED)
 
-    return application([Route("/health", health), Route("/ready", ready)])
+    return [Route("/health", health), Route("/ready", ready)]

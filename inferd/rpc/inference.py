@@ -94,6 +94,10 @@ class InferenceService:
         """One inference: bytes of a ModelInferRequest in, bytes of a ModelInferResponse out."""
         return await self._answering.answer(body, context.time_remaining())
 
+    async def infer(self, body: bytes, remaining_s: float | None) -> bytes:
+        """The same for other doors than gRPC's, with the caller's deadline as an argument. Raises InferdError."""
+        return await self._answering.answer(body, remaining_s)
+
     # --- what is here and how it is -------------------------------------------------------------------
 
     async def ServerLive(self, request: Any, context: Context) -> Any:

@@ -38,6 +38,8 @@ OTHER = {
     "grpc.reuse_port": True,
     "grpc.reflection": False,
     "http.port": 7002,
+    "http.inference": False,
+    "http.max_body_bytes": 5000,
     "metrics.enabled": False,
     "metrics.port": 7003,
     "log.level": "debug",

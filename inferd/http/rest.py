@@ -1,0 +1,188 @@
+"""The Open Inference Protocol over REST: the same models, checks, queues and errors as over gRPC.
+
+Facts: kserve/open-inference-protocol, specification/protocol/inference_rest.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from inferd.errors import InvalidRequest, NotAllowed
+from inferd.http.document import Asked, parse, render
+from inferd.offloop import OffLoop
+from inferd.proto import inference_pb2 as pb
+
+HEAD_LENGTH: Final = "inference-header-content-length"
+EXTENSIONS: Final = ("binary_tensor_data", "classification", "schedule_policy")
+_SMALL_BYTES: Final = 64 * 1024
+_UNCACHED: Final = {"cache-control": "no-store"}
+_DIGITS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
+
+T = TypeVar("T")
+
+
+class Service(Protocol):
+    """What REST needs of the protocol's service: handlers of gRPC's messages, and one inference as bytes."""
+
+    async def infer(self, body: bytes, remaining_s: float | None) -> bytes:
+        """Bytes of a ModelInferRequest in, bytes of a ModelInferResponse out. Raises InferdError."""
+
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:
+        """Name and version."""
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:
+        """Whether the server takes requests."""
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:
+        """Inputs and outputs. Raises InferdError."""
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:
+        """Whether a version can answer. Raises InferdError."""
+
+
+def about_routes(service: Service) -> list[Route]:
+    """What is here and how it is; nothing below runs a model."""
+
+    async def server(request: Request) -> Response:
+        told = await service.ServerMetadata(pb.ServerMetadataRequest(), None)
+        return JSONResponse({"name": told.name, "version": told.version, "extensions": EXTENSIONS})
+
+    async def live(request: Request) -> Response:
+        return JSONResponse({"live": True}, headers=_UNCACHED)
+
+    async def ready(request: Request) -> Response:
+        is_ready = (await service.ServerReady(pb.ServerReadyRequest(), None)).ready
+        return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503, headers=_UNCACHED)
+
+    async def model(request: Request) -> Response:
+        name, version = _asked(request)
+        told = await service.ModelMetadata(pb.ModelMetadataRequest(name=name, version=version), None)
+        return JSONResponse(
+            {
+                "name": told.name,
+                "versions": list(told.versions),
+                "platform": told.platform,
+                "inputs": [_tensor(one) for one in told.inputs],
+                "outputs": [_tensor(one) for one in told.outputs],
+            }
+        )
+
+    async def model_ready(request: Request) -> Response:
+        name, version = _asked(request)
+        is_ready = (await service.ModelReady(pb.ModelReadyRequest(name=name, version=version), None)).ready
+        return JSONResponse({"name": name, "ready": is_ready}, status_code=200 if is_ready else 503, headers=_UNCACHED)
+
+    return [
+        Route("/v2", server),
+        Route("/v2/health/live", live),
+        Route("/v2/health/ready", ready),
+        *_of_model("", model),
+        *_of_model("/ready", model_ready),
+    ]
+
+
+def inference_routes(service: Service, max_body_bytes: int) -> list[Route]:
+    """Inference. Bodies over `max_body_bytes` are refused with 413; large ones are read on a worker thread."""
+    # Two, because Python lets only one of them work at a time anyway; more would only hold more bodies in memory.
+    workers = OffLoop("rest", 2)
+
+    async def infer(request: Request) -> Response:
+        _refuse_other_sites(request)
+        name, version = _asked(request)
+        body = await _body(request, max_body_bytes)
+        head = _head_length(request, len(body))
+        asked: Asked = await _work(workers, len(body), partial(parse, name, version, body, head))
+        answer = await _while_connected(request, service.infer(asked.message, None))
+        parts, json_bytes = await _work(workers, len(answer), partial(render, answer, asked))
+        if len(parts) == 1:
+            return Response(parts[0], media_type="application/json")
+        headers = {HEAD_LENGTH: str(json_bytes)}
+        return Response(b"".join(parts), media_type="application/octet-stream", headers=headers)
+
+    return _of_model("/infer", infer, methods=["POST"])
+
+
+# --- inside -----------------------------------------------------------------------------------------
+
+
+def _of_model(path: str, endpoint: Callable[[Request], Any], methods: list[str] | None = None) -> list[Route]:
+    return [
+        Route(f"/v2/models/{{model}}{path}", endpoint, methods=methods),
+        Route(f"/v2/models/{{model}}/versions/{{version}}{path}", endpoint, methods=methods),
+    ]
+
+
+def _asked(request: Request) -> tuple[str, str]:
+    return request.path_params["model"], request.path_params.get("version", "")
+
+
+def _tensor(told: Any) -> dict[str, Any]:
+    return {"name": told.name, "datatype": told.datatype, "shape": list(told.shape)}
+
+
+def _refuse_other_sites(request: Request) -> None:
+    """Browsers name the page that sends a request; only ours may run models, whatever the visitor's network reaches."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise NotAllowed("pages of other sites may not run models here; send requests from a program")
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise HTTPException(415, "compressed bodies are not read; send it without content-encoding")
+    told = request.headers.get("content-length", "0")
+    size = int(told) if _DIGITS.fullmatch(told) else 0
+    parts = []
+    if size <= limit:
+        size = 0
+        try:
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    break
+                parts.append(part)
+        except ClientDisconnect:
+            raise HTTPException(400, "the body ended early") from None
+    if size > limit:
+        # The rest stays unread, so the connection cannot be used for another request.
+        text = f"the body is larger than {limit} bytes; send less at once, use gRPC, or raise http.max_body_bytes"
+        raise HTTPException(413, text, headers={"connection": "close"})
+    return b"".join(parts)
+
+
+def _head_length(request: Request, body_bytes: int) -> int:
+    """How much of the body is JSON: all of it unless a header says less."""
+    told = request.headers.get(HEAD_LENGTH)
+    if told is None:
+        return body_bytes
+    if not _DIGITS.fullmatch(told) or int(told) > body_bytes:
+        raise InvalidRequest(f"Inference-Header-Content-Length is no number up to the length of the body, {body_bytes}")
+    return int(told)
+
+
+async def _work(workers: OffLoop, size: int, work: Callable[[], T]) -> T:
+    return work() if size <= _SMALL_BYTES else await workers.run(work)
+
+
+async def _while_connected(request: Request, answering: Coroutine[Any, Any, bytes]) -> bytes:
+    """The answer, unless the client goes before it is there: then its request leaves the queue."""
+    answer = asyncio.create_task(answering)
+    gone = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise HTTPException(499, "the client went away")
+        return answer.result()
+    finally:
+        answer.cancel()
+        gone.cancel()

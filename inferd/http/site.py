@@ -1,0 +1,24 @@
+"""Everything on the HTTP port, in one place: who may see what is decided over these lists of routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from starlette.applications import Starlette
+
+from inferd.config import Http
+from inferd.health import HealthBoard
+from inferd.http.health import ModelState, probe_routes
+from inferd.http.rest import Service, about_routes, inference_routes
+from inferd.http.routes import application
+
+
+def site(
+    settings: Http, board: HealthBoard, model_states: Callable[[], Iterable[ModelState]], service: Service
+) -> Starlette:
+    """The HTTP port's application. Probes are for everybody; the rest is what clients of gRPC may do too."""
+    routes = probe_routes(board, model_states)
+    if settings.inference:
+        routes += about_routes(service)
+        routes += inference_routes(service, settings.max_body_bytes)
+    return application(routes)
