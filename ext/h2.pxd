@@ -20,6 +20,7 @@ cdef class Connection(Session):
     # How long its reads have kept the loop, since the loop last had time for others.
     cdef int64_t busy_ns
     cdef bint is_costly               # what came last kept it for too long at once
+    cdef bint is_flood                # what came was more than anybody needs who means well
     cdef bint is_resting              # not read from until the loop's next turn
     cdef readonly int64_t opened_ns
     cdef readonly int64_t closing_ns  # since when it closes, 0 = not

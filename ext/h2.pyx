@@ -36,6 +36,8 @@ cdef enum:
 
 cdef double SUSPECT_REST_S = 0.05
 cdef double LINGER_S = 0.1
+# A flood stays with a connection that is not read from, before it can begin again on the next one.
+cdef double FLOOD_LINGER_S = 1.0
 
 # What a browser, a probe or curl without --http2-prior-knowledge gets.
 cdef bytes TEXT = b"This port speaks gRPC, which needs HTTP/2 from the start.\n"
@@ -84,7 +86,9 @@ cdef class Connection(Session):
                     self.landing_at = <uint8_t*>PyBytes_AS_STRING(stream.incoming) + stream.filled
                     return PyMemoryView_FromMemory(<char*>self.landing_at, <Py_ssize_t>room, PyBUF_WRITE)
         self.landing = None
-        return self.hub.short_view if self.is_costly or self.frame_bytes >= LARGE_FRAME_BYTES else self.hub.view
+        if self.is_costly or not self.is_greeted or self.frame_bytes >= LARGE_FRAME_BYTES:
+            return self.hub.short_view
+        return self.hub.view
 
     def buffer_updated(self, Py_ssize_t size) -> None:
         """So many bytes have come."""
@@ -230,23 +234,30 @@ cdef class Connection(Session):
             if self.write is not None:
                 self.write(NOT_HTTP2)
         else:
+            self.is_flood = error == NGHTTP2_ERR_CALLBACK_FAILURE
             nghttp2_session_terminate_session(
-                self.session,
-                NGHTTP2_ENHANCE_YOUR_CALM if error == NGHTTP2_ERR_CALLBACK_FAILURE else NGHTTP2_PROTOCOL_ERROR)
+                self.session, NGHTTP2_ENHANCE_YOUR_CALM if self.is_flood else NGHTTP2_PROTOCOL_ERROR)
             self.flush()
-        self.close()
+        if self.closing_ns == 0:
+            self.close()
         return 0
 
     def close(self) -> None:
-        """Close once everything written has left; if it was opened just now, a little later and unread until then."""
+        """Close once everything written has left; a flood, or what was opened just now, later and unread until then.
+
+        The second time it is closed at once.
+        """
         cdef bint is_first = self.closing_ns == 0
         self.closing_ns = self.closing_ns or monotonic_ns()
         if self.transport is None:
             return
-        if is_first and self.closing_ns - self.opened_ns < SHORT_LIFE_NS and not self.hub.is_leaving:
+        if (
+            is_first and not self.hub.is_leaving
+            and (self.is_flood or self.closing_ns - self.opened_ns < SHORT_LIFE_NS)
+        ):
             if not self.is_resting:
                 self.transport.pause_reading()
-            self.hub.call_later(LINGER_S, self.close)
+            self.hub.call_later(FLOOD_LINGER_S if self.is_flood else LINGER_S, self.close)
         else:
             self.transport.close()
 

@@ -495,6 +495,8 @@ def test_a_client_that_never_takes_our_settings_is_not_greeted() -> None:
 def test_calls_beyond_the_allowed_ones_are_counted_like_frames_that_bring_nothing() -> None:
     async def body(one: Peer) -> None:
         # Never acknowledging the settings, so that each call beyond them is refused by itself.
+        one.call()
+        await one.flush()
         one.writer.write(b"".join(frame(1, 4, 2 * number + 3, CALL) for number in range(400)))
         assert await one.closed() is not None
 

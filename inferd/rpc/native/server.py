@@ -188,7 +188,10 @@ class NativeServer(grpc.aio.Server):
         self._is_leaving = self.hub.is_leaving = True
         self._close_listeners()
         for connection in tuple(self.hub.connections):
-            connection.go_away()
+            if connection.closing_ns:
+                connection.close()  # now, not once it has lingered
+            else:
+                connection.go_away()
 
     def _close_listeners(self) -> None:
         for server in self._servers:
