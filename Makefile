@@ -19,7 +19,7 @@ FUZZ_TARGETS ?= receive codec client
 # Some tools call others by name: cython-lint its checkers, the tests grpcurl.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help serve test test-unit test-serve test-interop test-again test-asan test-long fuzz bench bench-check lint format docs debug release clean system tools
+.PHONY: help serve test test-unit test-serve test-interop test-again test-asan test-long fuzz bench bench-check lint format docs screens debug release clean system tools
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ docs: $(VENV)/.dev ## regenerate the pages that come from the code
 	$(BIN)/python -m inferd.repository.docs > docs/model-config.md
 	PYTHONPATH=tests:. $(BIN)/python -m triton.page
 
+screens: $(VENV)/.dev tools ## take the pictures of the status page anew
+	PYTHONPATH=tests:. $(BIN)/python -m serve.screens
+
 debug: $(VENV)/.dev ## rebuild ext/ in place with checks and counters of live objects; `make release` undoes it
 	INFERD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
 
@@ -130,9 +133,9 @@ system:
 	echo '#include <nghttp2/nghttp2.h>' | cc -E - >/dev/null 2>&1 || missing="$$missing libnghttp2-dev"; \
 	$(INSTALL)
 
-# Rivals and instruments: h2load, nghttpd, valgrind, nginx, gRPC for C++, what is in Go, and Triton with perf_analyzer.
-# Tests that lack one are skipped and say so.
-# Debian's nginx is also a service that it starts on port 80; the tests need only the program, so it may be stopped.
+# Rivals and instruments: h2load, nghttpd, valgrind, nginx, gRPC for C++, what is in Go, Triton with perf_analyzer, a browser,
+# Prometheus with promtool, and Alertmanager's amtool. Tests that lack one are skipped and say so.
+# Some are services too, which Debian would start, on inferd's own ports for one: INSTALL says that nothing is to start.
 tools: $(TOOLS)/.built $(TOOLS)/triton/.installed ## install what tests and benches compare and measure with
 	@missing=""; \
 	command -v h2load >/dev/null || missing="$$missing nghttp2-client"; \
@@ -141,6 +144,10 @@ tools: $(TOOLS)/.built $(TOOLS)/triton/.installed ## install what tests and benc
 	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$$missing nginx"; \
 	command -v c++ >/dev/null || missing="$$missing g++"; \
 	[ -e /usr/include/grpcpp/grpcpp.h ] || missing="$$missing libgrpc++-dev"; \
+	command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || command -v google-chrome >/dev/null \
+	  || missing="$$missing $$(apt-cache show chromium-headless-shell >/dev/null 2>&1 && echo chromium-headless-shell || echo chromium)"; \
+	command -v prometheus >/dev/null || missing="$$missing prometheus"; \
+	command -v amtool >/dev/null || missing="$$missing prometheus-alertmanager"; \
 	/sbin/ldconfig -p | grep -q libb64.so.0d || missing="$$missing libb64-0d"; \
 	$(INSTALL)
 
@@ -164,6 +171,9 @@ define INSTALL
 root=""; [ "$$(id -u)" = 0 ] || root="sudo"; \
 if command -v apt-get >/dev/null && { [ -z "$$root" ] || sudo -n true 2>/dev/null; }; then \
   echo "installing$$missing"; \
+  policy=/usr/sbin/policy-rc.d; \
+  [ -e $$policy ] || { trap "$$root rm -f $$policy" EXIT; \
+    printf '#!/bin/sh\nexit 101\n' | $$root tee $$policy >/dev/null && $$root chmod +x $$policy; }; \
   $$root apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$root apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
 else \
   echo "these packages are needed; install them and try again:$$missing"; exit 1; \

@@ -180,9 +180,10 @@ cdef class Line:
         if failure is not None:
             code = failure.code
             message = streamed_failure(failure.public_text.encode(), place.id)
+            trailers = self.method.infer.trailers(failure)
         self.method.count(place, code, now_ns)
         if failure is not None and (self.ends_at_failure or (code == DEADLINE_EXCEEDED and self.is_late(now_ns))):
-            self.end(code, failure.public_text.encode(), self.method.infer.trailers(failure))
+            self.end(code, failure.public_text.encode(), trailers)
             return False
         self.largest_answer = max(self.largest_answer, <size_t>len(message))
         if self.encoding is not None:

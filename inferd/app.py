@@ -25,6 +25,7 @@ from inferd.http.health import ModelState
 from inferd.http.metrics import metrics_app
 from inferd.http.server import HttpServer
 from inferd.http.site import site
+from inferd.http.status import Shown, StatusPage
 from inferd.inline import InlineRuns
 from inferd.lifecycle import Lifecycle
 from inferd.loading import Loaded
@@ -85,6 +86,7 @@ class App:
         self.service = InferenceService(self.models, settings, version(), control)
         # A thread is still inside ONNX Runtime, which cannot be told to stop.
         self.left_behind = False
+        self._build = BuildInfo(version(), platform.python_version(), RUNTIME_VERSION)
         self._stop = asyncio.Event()
         self._transport: Transport | None = None
         self._inline: InlineRuns | None = None
@@ -146,11 +148,10 @@ class App:
             reflection.enable(listeners.grpc.server)
         await listeners.grpc.start()
         if settings.http.port:
-            app = site(settings.http, self.board, self._model_states, self.service)
+            app = site(settings.http, self.board, self._model_states, self.service, self._status_page())
             listeners.http.append(HttpServer(app, settings.host, settings.http.port, "HTTP", flag="--http-port"))
         if settings.metrics.enabled and settings.metrics.port:
-            build = BuildInfo(version(), platform.python_version(), RUNTIME_VERSION)
-            app = metrics_app(serving_registry(self._samples, build))
+            app = metrics_app(serving_registry(self._samples, self._build))
             listeners.http.append(
                 HttpServer(app, settings.host, settings.metrics.port, "metrics", flag="--metrics-port")
             )
@@ -218,6 +219,12 @@ class App:
 
     def _model_states(self) -> Iterable[ModelState]:
         return [ModelState(one.name, str(one.version), one.state.name, one.reason) for one in self.models.all()]
+
+    def _status_page(self) -> StatusPage | None:
+        if not self.settings.http.status_page:
+            return None
+        shown = Shown(self._build, self.settings.transport, time.time(), self.settings.http.inference)
+        return StatusPage(shown, self.models, self.service.recent_errors, lambda: self.service.is_ready)
 
     def _samples(self) -> Iterable[ModelSample]:
         yield from (sample_of(model) for model in self.models.all())

@@ -14,6 +14,10 @@ class Http(Section):
     inference: bool = Field(
         default=True, description="Answer the protocol over REST on it, /v2 and below; false leaves inference to gRPC."
     )
+    status_page: bool = Field(
+        default=True,
+        description="Serve a page for people at /: models, live figures, recent errors, a form.",
+    )
     max_body_bytes: int = Field(
         default=16 * MIB,
         ge=KIB,

@@ -11,14 +11,21 @@ from inferd.health import HealthBoard
 from inferd.http.health import ModelState, probe_routes
 from inferd.http.rest import Service, about_routes, inference_routes
 from inferd.http.routes import application
+from inferd.http.status import StatusPage
 
 
 def site(
-    settings: Http, board: HealthBoard, model_states: Callable[[], Iterable[ModelState]], service: Service
+    settings: Http,
+    board: HealthBoard,
+    model_states: Callable[[], Iterable[ModelState]],
+    service: Service,
+    page: StatusPage | None,
 ) -> Starlette:
     """The HTTP port's application. Probes are for everybody; the rest is what clients of gRPC may do too."""
     routes = probe_routes(board, model_states)
     if settings.inference:
         routes += about_routes(service)
         routes += inference_routes(service, settings.max_body_bytes)
+    if page is not None:
+        routes += page.routes()
     return application(routes)

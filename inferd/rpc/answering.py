@@ -12,13 +12,14 @@ from inferd._native.wire import decode
 from inferd.config import Settings
 from inferd.errors import Code, InferdError
 from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Models
+from inferd.telemetry.recent import RecentErrors
 
 
 class Answering:
     """What the reference transport's inference methods share."""
 
-    def __init__(self, models: Models, settings: Settings, regions: Regions | None) -> None:
-        self._models, self._regions = models, regions
+    def __init__(self, models: Models, settings: Settings, regions: Regions | None, recent: RecentErrors) -> None:
+        self._models, self._regions, self._recent = models, regions, recent
         self._timeout_ns = settings.inference.timeout_ms * 1_000_000
         # Requests for models that are not here are counted without a name: clients must not make label values.
         self.unknown_stats = ModelStats(SECONDS_BOUNDS, ROWS_BOUNDS)
@@ -40,6 +41,7 @@ class Answering:
             return await model.infer(request)
         except InferdError as failure:
             code = failure.code
+            self._recent.note(failure)
             raise
         except asyncio.CancelledError:
             code = Code.CANCELLED

@@ -23,6 +23,7 @@ from inferd.rpc.model_config import PLATFORM, describe, shape_of
 from inferd.rpc.shared_memory import SharedMemoryMethods
 from inferd.rpc.statistics import Statistics
 from inferd.rpc.streaming import Streaming
+from inferd.telemetry.recent import RecentErrors
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MODEL_INFER: Final = f"/{SERVICE.full_name}/ModelInfer".encode()
@@ -47,7 +48,8 @@ class InferenceService:
         self._models, self._version = models, version
         shared = settings.shared_memory
         self.regions = Regions(shared.max_regions) if shared.enabled else None
-        self._answering = Answering(models, settings, self.regions)
+        self.recent_errors = RecentErrors()
+        self._answering = Answering(models, settings, self.regions, self.recent_errors)
         self._streaming = Streaming(self._answering)
         self.unknown_stats = self._answering.unknown_stats
         # Parts of the service that have rooms of their own; methods are looked for in each.
@@ -56,6 +58,11 @@ class InferenceService:
         self._parts = (self, *parts)
         self._extensions = (*EXTENSIONS, *(name for part in parts for name in part.extensions))
         self._ready = False
+
+    @property
+    def is_ready(self) -> bool:
+        """What ServerReady answers."""
+        return self._ready
 
     def set_ready(self, ready: bool) -> None:
         """What ServerReady answers."""

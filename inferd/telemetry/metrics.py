@@ -120,7 +120,7 @@ def _requests(samples: Iterable[ModelSample]) -> Metric:
         labels=(*_MODEL, "code"),
     )
     for sample in samples:
-        for code, count in _by_name(sample.requests_by_code).items():
+        for code, count in by_name(sample.requests_by_code).items():
             metric.add_metric((sample.model, sample.version, code), count)
     return metric
 
@@ -228,7 +228,7 @@ def serving_registry(sources: Callable[[], Iterable[ModelSample]], build: BuildI
     return registry
 
 
-def _by_name(requests_by_code: Mapping[int, int]) -> dict[str, int]:
+def by_name(requests_by_code: Mapping[int, int]) -> dict[str, int]:
     """Counts by the name of the code; codes gRPC does not know are counted as UNKNOWN, as it reads them."""
     names = {code.value: code.name for code in Code}
     counts: dict[str, int] = {}

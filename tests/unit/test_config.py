@@ -39,6 +39,7 @@ OTHER = {
     "grpc.reflection": False,
     "http.port": 7002,
     "http.inference": False,
+    "http.status_page": False,
     "http.max_body_bytes": 5000,
     "metrics.enabled": False,
     "metrics.port": 7003,

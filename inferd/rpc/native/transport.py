@@ -37,11 +37,11 @@ class NativeTransport:
             reuse_port=settings.grpc.reuse_port,
             compression=COMPRESSION[settings.grpc.compression],
         )
-        self._regions = service.regions
+        self._regions, self._recent_errors = service.regions, service.recent_errors
         self._infer = InferMethod(
             self._endpoint,
             service.unknown_stats,
-            _trailers,
+            self._told,
             _unpacked,
             self._packed if self._encoding else None,
             settings.inference.timeout_ms * 1_000_000,
@@ -79,7 +79,7 @@ class NativeTransport:
 
     def settle(self, requests: list[Request], stats: ModelStats) -> None:
         """Give the callers of a finished batch their answers."""
-        settle(requests, stats, _trailers, self.server.hub)
+        settle(requests, stats, self._told, self.server.hub)
 
     def forget(self) -> None:
         """A model has come, gone or changed: look again for the next request."""
@@ -92,6 +92,11 @@ class NativeTransport:
         except InferdError as refusal:
             return Endpoint(None, model.bell, model.stats, refusal.with_traceback(None))
         return Endpoint(model.queue, model.bell, model.stats, regions=self._regions)
+
+    def _told(self, failure: InferdError) -> list[Header]:
+        """A client is told of this failure: the metadata that goes with it."""
+        self._recent_errors.note(failure)
+        return to_send(trailing_metadata(failure))
 
     def _encoding_for(self, stream: Stream) -> bytes | None:
         assert self._encoding is not None
@@ -117,10 +122,6 @@ def _limits(asked: Grpc) -> Limits:
         max_age_s=seconds(asked.max_connection_age_ms),
         max_age_grace_s=seconds(asked.max_connection_age_grace_ms),
     )
-
-
-def _trailers(failure: InferdError) -> list[Header]:
-    return to_send(trailing_metadata(failure))
 
 
 def _unpacked(stream: Stream, body: bytes) -> bytes:
