@@ -84,6 +84,7 @@ format: $(VENV)/.dev ## put the Python sources into the project's format
 docs: $(VENV)/.dev ## regenerate the pages that come from the code
 	$(BIN)/python -m inferd.config.docs > docs/configuration.md
 	$(BIN)/python -m inferd.repository.docs > docs/model-config.md
+	$(BIN)/python -m inferd.telemetry.docs > docs/metrics.md
 	PYTHONPATH=tests:. $(BIN)/python -m triton.page
 
 screens: $(VENV)/.dev tools ## take the pictures of the status page anew

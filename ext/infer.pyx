@@ -14,9 +14,10 @@ from inferd._native.stats cimport ModelStats
 from inferd._native.stream cimport OPEN, Method, Stream
 from inferd._native.wire cimport Request, decode
 
-from inferd.errors import Code, InferdError, Internal
+from inferd.errors import Code, DeadlineExceeded, InferdError, Internal
 
 cdef int CANCELLED = Code.CANCELLED
+cdef int DEADLINE_EXCEEDED = Code.DEADLINE_EXCEEDED
 cdef int INTERNAL = Code.INTERNAL
 
 
@@ -55,6 +56,7 @@ cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns):
     bind_request(endpoint.signature, request, endpoint.regions)
     request.deadline_ns = deadline_ns
     endpoint.queue.put(request, monotonic_ns())
+    endpoint.stats.accept()
     return None
 
 
@@ -151,8 +153,9 @@ cdef class InferMethod(Method):
             return
         request = stream.call
         stream.call = stream.owner = request.completion = None
-        endpoint.queue.drop(request)
-        endpoint.stats.finished(
+        if endpoint.queue.drop(request) and stream.code == DEADLINE_EXCEEDED:
+            endpoint.stats.expire()
+        endpoint.stats.ended(
             stream.code if stream.code >= 0 else CANCELLED, (monotonic_ns() - stream.arrived_ns) * 1e-9)
 
 
@@ -160,7 +163,10 @@ cdef int end(Stream stream, Request request, trailers, int64_t now_ns) except -1
     """Give a call the end that its request came to."""
     cdef Endpoint endpoint = stream.owner
     stream.call = stream.owner = request.completion = None
-    if endpoint is None or stream.phase != OPEN:
+    if endpoint is None:
+        return 0
+    if stream.phase != OPEN:
+        endpoint.stats.ended(stream.code, (now_ns - stream.arrived_ns) * 1e-9)
         return 0
     failure = request.error
     if failure is None:
@@ -170,10 +176,10 @@ cdef int end(Stream stream, Request request, trailers, int64_t now_ns) except -1
             stream.answer(request.answer, None)
         else:
             stream.answer(smaller[0], smaller[1])
-        endpoint.stats.finished(0, (now_ns - stream.arrived_ns) * 1e-9)
+        endpoint.stats.ended(0, (now_ns - stream.arrived_ns) * 1e-9)
     else:
         stream.fail(failure.code, failure.public_text.encode(), trailers(failure))
-        endpoint.stats.finished(failure.code, (now_ns - stream.arrived_ns) * 1e-9)
+        endpoint.stats.ended(failure.code, (now_ns - stream.arrived_ns) * 1e-9)
     return 0
 
 
@@ -189,9 +195,11 @@ def settle(list requests not None, ModelStats stats not None, trailers, Hub hub)
         hub.is_busy = True
     try:
         for request in requests:
-            if request.run_ns:
-                stats.ran(request)
             waiter = request.completion
+            if request.run_ns:
+                stats.ran(request, waiter is not None)
+            elif type(request.error) is DeadlineExceeded:
+                stats.expire()
             if type(waiter) is Stream:
                 end(waiter, request, trailers, now_ns)
             elif isinstance(waiter, Waiter):

@@ -46,6 +46,7 @@ cdef class Place(Waiter):
     cdef Endpoint endpoint    # None if there is none
     cdef int64_t begun_ns
     cdef size_t nbytes
+    cdef bint accepted        # it came into the queue
     cdef bytes id             # of one that failed
     cdef bytes answer         # of one that has come to an end: this, or what it failed of
     cdef object failure
@@ -143,7 +144,7 @@ cdef class Line:
         except Exception:
             log.exception("This is a bug.")
             return place.fail(request, Internal())
-        place.request, request.completion = request, place
+        place.request, place.accepted, request.completion = request, True, place
         endpoint.bell.ring()
         return 0
 
@@ -244,7 +245,8 @@ cdef class Line:
             request, place.request = place.request, None
             if request is not None:
                 request.completion = None
-                place.endpoint.queue.drop(request)
+                if place.endpoint.queue.drop(request) and code == DEADLINE_EXCEEDED:
+                    place.endpoint.stats.expire()
             self.method.count(place, code, now_ns)
         return 0
 
@@ -315,5 +317,8 @@ cdef class InferStreamMethod(Method):
     cdef int count(self, Place place, int code, int64_t now_ns) except -1:
         """A request has its end in the statistics of its model."""
         cdef ModelStats stats = self.infer.unknown if place.endpoint is None else place.endpoint.stats
-        stats.finished(code, (now_ns - place.begun_ns) * 1e-9)
+        if place.accepted:
+            stats.ended(code, (now_ns - place.begun_ns) * 1e-9)
+        else:
+            stats.finished(code, (now_ns - place.begun_ns) * 1e-9)
         return 0

@@ -7,6 +7,7 @@ from inferd._native.wire cimport Request
 
 cdef enum:
     CODES = 17
+    UNKNOWN = 2
     # So many numbers of rows are told apart. Clients may choose how many rows they send where a model lets them.
     MAX_SIZES = 4096
 
@@ -31,7 +32,7 @@ cdef class SizeStats:
 
 
 cdef class ModelStats:
-    cdef readonly Histogram request_seconds
+    cdef list request_seconds_of          # by code; None for one that never came
     cdef readonly Histogram queue_seconds
     cdef readonly Histogram compute_seconds
     # The parts of that.
@@ -42,9 +43,21 @@ cdef class ModelStats:
     cdef readonly int64_t rows
     cdef readonly int64_t batches
     cdef readonly int64_t last_run_ms     # since the Unix epoch; 0 = none yet
-    cdef readonly double ok_seconds       # of request_seconds, what went to requests that ended well
+    cdef readonly int64_t busy_ns         # of all instances, also for runs that failed
     cdef dict by_rows
+    cdef dict by_reason
     cdef int64_t codes[CODES]
 
+    # Requests that came into the queue, those of them that have no end yet, and the ends that were not OK.
+    cdef readonly int64_t accepted
+    cdef readonly int64_t in_flight
+    cdef int64_t failed[CODES]
+    cdef readonly int64_t expired         # of those, whose time was over before they ran
+    cdef readonly int64_t wasted_rows     # run for requests that nobody waited for any more
+
+    cdef Histogram seconds_of(self, int code)
     cpdef void finished(self, int code, double seconds) noexcept
-    cpdef void ran(self, Request request) noexcept
+    cpdef void accept(self) noexcept
+    cpdef void ended(self, int code, double seconds) noexcept
+    cpdef void expire(self) noexcept
+    cpdef void ran(self, Request request, bint waited_for) noexcept

@@ -58,24 +58,51 @@ cdef class ModelStats:
     """What one model version has done since it was loaded."""
 
     def __cinit__(self, seconds, rows):
-        self.request_seconds = Histogram(seconds)
+        self.request_seconds_of = [None] * CODES
+        self.request_seconds_of[0] = Histogram(seconds)
         self.queue_seconds = Histogram(seconds)
         self.compute_seconds = Histogram(seconds)
         self.input_seconds, self.infer_seconds = Histogram(seconds), Histogram(seconds)
         self.output_seconds = Histogram(seconds)
         self.batch_rows = Histogram(rows)
-        self.by_rows = {}
+        self.by_rows, self.by_reason = {}, {}
+
+    cdef Histogram seconds_of(self, int code):
+        """How long requests took that ended so."""
+        if self.request_seconds_of[code] is None:
+            self.request_seconds_of[code] = Histogram(self.queue_seconds.bounds)
+        return self.request_seconds_of[code]
 
     cpdef void finished(self, int code, double seconds) noexcept:
-        """Count one request that has its answer or its error."""
-        if code == 0:
-            self.ok_seconds += seconds
-        if 0 <= code < CODES:
-            self.codes[code] += 1
-        self.request_seconds.add(seconds, 1)
+        """Count one request that has its answer or its error. One that was accepted has ended() instead.
 
-    cpdef void ran(self, Request request) noexcept:
+        A code that gRPC does not know is UNKNOWN, as gRPC reads it.
+        """
+        if not 0 <= code < CODES:
+            code = UNKNOWN
+        self.codes[code] += 1
+        self.seconds_of(code).add(seconds, 1)
+
+    cpdef void accept(self) noexcept:
+        """Count one request that has come into the queue."""
+        self.accepted += 1
+        self.in_flight += 1
+
+    cpdef void ended(self, int code, double seconds) noexcept:
+        """Count the end of a request that was accepted."""
+        self.in_flight -= 1
+        if code:
+            self.failed[code if 0 < code < CODES else UNKNOWN] += 1
+        self.finished(code, seconds)
+
+    cpdef void expire(self) noexcept:
+        """Count one request whose time was over before it ran."""
+        self.expired += 1
+
+    cpdef void ran(self, Request request, bint waited_for) noexcept:
         """Count one request that went through a run: its wait and the run of its batch."""
+        if not waited_for:
+            self.wasted_rows += request.rows
         self.queue_seconds.add(<double>(request.taken_ns - request.arrived_ns) * 1e-9, 1)
         self.compute_seconds.add(<double>request.run_ns * 1e-9, 1)
 
@@ -91,6 +118,8 @@ cdef class ModelStats:
         for member in batch.members:
             (<Request>member).run_ns = ended_ns - started_ns
         self.batches += 1
+        self.by_reason[batch.close_reason] = self.by_reason.get(batch.close_reason, 0) + 1
+        self.busy_ns += ended_ns - started_ns
         self.rows += batch.rows
         self.last_run_ms = epoch_ms()
         self.batch_rows.add(<double>batch.rows, 1)
@@ -105,6 +134,25 @@ cdef class ModelStats:
         size.input_ns += gathered_ns - started_ns
         size.infer_ns += computed_ns - gathered_ns
         size.output_ns += ended_ns - computed_ns
+
+    def run_failed(self, int64_t started_ns, int64_t ended_ns) -> None:
+        """Count the time of a run that gave no answers."""
+        self.busy_ns += ended_ns - started_ns
+
+    @property
+    def request_seconds_by_code(self) -> dict[int, Histogram]:
+        """How long requests took, by gRPC status code, without the codes that never came."""
+        return {code: self.request_seconds_of[code] for code in range(CODES) if self.codes[code]}
+
+    @property
+    def batches_by_reason(self) -> dict[str, int]:
+        """Batches that ran well by why they left the queue when they did; see BatchQueue.take."""
+        return dict(self.by_reason)
+
+    @property
+    def failed_by_code(self) -> dict[int, int]:
+        """Accepted requests that did not end well, by gRPC status code, without the codes that never came."""
+        return {code: self.failed[code] for code in range(CODES) if self.failed[code]}
 
     @property
     def sizes(self) -> list[SizeStats]:

@@ -36,10 +36,12 @@ from inferd.rpc.health import HealthServicer
 from inferd.rpc.inference import SERVICE, InferenceService
 from inferd.rpc.repository import RepositoryControl
 from inferd.rpc.transport import Transport, open_transport
-from inferd.samples import sample_of
+from inferd.samples import histogram_of, sample_of
 from inferd.session import RUNTIME_VERSION
 from inferd.telemetry import logs
-from inferd.telemetry.metrics import BuildInfo, ModelSample, serving_registry
+from inferd.telemetry.loop_lag import LoopLag
+from inferd.telemetry.metrics import serving_registry
+from inferd.telemetry.sample import BuildInfo, ModelSample, ServerSample
 from inferd.version import version
 from inferd.watch import Watch
 
@@ -90,6 +92,7 @@ class App:
         self._stop = asyncio.Event()
         self._transport: Transport | None = None
         self._inline: InlineRuns | None = None
+        self._loop_lag = LoopLag()
 
     async def run(self) -> int:
         """Start, serve, drain, stop."""
@@ -104,6 +107,7 @@ class App:
         self.lifecycle.plan()
         listeners = await self._listen()
         liveness = asyncio.create_task(self.board.run())
+        self._loop_lag.start()
         try:
             if await self._unless_stopped(self.lifecycle.start()):
                 self._ready(listeners)
@@ -114,6 +118,7 @@ class App:
         finally:
             await self._drain(listeners)
             await liveness
+            self._loop_lag.stop()
         log.info("stopped")
         return 0
 
@@ -151,7 +156,7 @@ class App:
             app = site(settings.http, self.board, self._model_states, self.service, self._status_page())
             listeners.http.append(HttpServer(app, settings.host, settings.http.port, "HTTP", flag="--http-port"))
         if settings.metrics.enabled and settings.metrics.port:
-            app = metrics_app(serving_registry(self._samples, self._build))
+            app = metrics_app(serving_registry(self._samples, self._server_sample, self._build))
             listeners.http.append(
                 HttpServer(app, settings.host, settings.metrics.port, "metrics", flag="--metrics-port")
             )
@@ -229,6 +234,14 @@ class App:
     def _samples(self) -> Iterable[ModelSample]:
         yield from (sample_of(model) for model in self.models.all())
         yield ModelSample(model="", requests_by_code=self.service.unknown_stats.requests_by_code)
+
+    def _server_sample(self) -> ServerSample:
+        return ServerSample(
+            ready=self.board.status("readiness") is Status.SERVING,
+            draining=self._stop.is_set(),
+            loop_lag=histogram_of(self._loop_lag.seconds),
+            loads=dict(self.lifecycle.loads),
+        )
 
     # --- stop ------------------------------------------------------------------------------------------
 

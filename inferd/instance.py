@@ -83,6 +83,7 @@ class Instance:
         try:
             answer(batch, self._slot.run(batch))
         except Exception as failure:
+            self._stats.run_failed(started_ns, time.monotonic_ns())
             return failure
         ended_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns() - started_cpu_ns
         self._stats.batch(batch, started_ns, self._slot.gathered_ns, self._slot.computed_ns, ended_ns)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,8 @@ class Lifecycle:
         self._planned: list[ModelDir] = []
         self._planned_instances = 0
         self._stops = False
+        self.loads: Counter[tuple[str, str]] = Counter()
+        """Loads that have ended, by the model's name and "ok" or "failed"."""
 
     # --- the start -----------------------------------------------------------------------------------
 
@@ -238,6 +240,7 @@ class Lifecycle:
         try:
             loaded, sha256 = await self._loaded(directory, version)
         except InferdError as failure:
+            self.loads[name, "failed"] += 1
             self._fail(fresh, old, str(failure))
             raise ModelFailed(str(failure)) from failure
         if self._stops:
@@ -245,12 +248,14 @@ class Lifecycle:
         facts = {"model": name, "version": version.version}
         for warning in loaded.warnings:
             log.warning(warning, extra=facts)
+        self.loads[name, "ok"] += 1
+        fresh.load_seconds = time.monotonic() - started_s
         # Nothing else runs between these lines: whoever asks finds the one or the other, ready.
         self._models.add(fresh)
         self._serve(fresh, loaded)
         if old is not None:
             self._retire(old)
-        log.info("model loaded", extra={**facts, "sha256": sha256, "seconds": round(time.monotonic() - started_s, 3)})
+        log.info("model loaded", extra={**facts, "sha256": sha256, "seconds": round(fresh.load_seconds, 3)})
 
     async def _loaded(self, directory: ModelDir, version: VersionDir) -> tuple[Loaded, str]:
         """Load one version off the loop. Raises ModelFailed with the reason, also if it takes too long."""
@@ -289,6 +294,7 @@ class Lifecycle:
         """A model whose versions cannot even be told: it is listed, with the reason, beside any that serve on."""
         known = self._models.get(broken.name, NO_VERSION)
         if known is None or known.reason != broken.reason:
+            self.loads[broken.name, "failed"] += 1
             model = Model(broken.name, NO_VERSION, self._on_change)
             self._models.add(model)
             model.fail(broken.reason)

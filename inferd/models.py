@@ -65,11 +65,13 @@ NEXT: Mapping[tuple[State, Event], State] = MappingProxyType(
 def settle(requests: list[Request], stats: ModelStats) -> None:
     """Wake the callers of a finished batch, one by one: a cancelled neighbour changes nothing."""
     for request in requests:
+        waiter = request.completion if request.completion is not None and not request.completion.done() else None
         if request.run_ns:
-            stats.ran(request)
-        completion = request.completion
-        if completion is not None and not completion.done():
-            completion.set_result(None)
+            stats.ran(request, waiter is not None)
+        elif isinstance(request.error, DeadlineExceeded):
+            stats.expire()
+        if waiter is not None:
+            waiter.set_result(None)
 
 
 Settle: TypeAlias = Callable[[list[Request], ModelStats], None]
@@ -98,6 +100,7 @@ class Model:
         self.state = State.LOADING
         self.reason = ""
         self.loaded: Loaded | None = None
+        self.load_seconds = 0.0
         self.stats = stats if stats is not None else ModelStats(SECONDS_BOUNDS, ROWS_BOUNDS)
         self.queue: BatchQueue | None = None
         self.paces: Paces | None = None
@@ -188,12 +191,15 @@ class Model:
         request.completion = loop.create_future()
         now_ns = time.monotonic_ns()
         queue.put(request, now_ns)
+        self.stats.accept()
         bell.ring()
         timeout_s = (request.deadline_ns - now_ns) * 1e-9 if request.deadline_ns else None
         try:
             async with asyncio.timeout(timeout_s):
                 await request.completion
         except TimeoutError:
+            if queue.drop(request):
+                self.stats.expire()
             raise DeadlineExceeded(
                 f"the deadline passed while model '{self.name}' was working on the request"
             ) from None

@@ -18,8 +18,9 @@ from starlette.routing import Route
 
 from inferd.models import Model, Models, State
 from inferd.samples import sample_of
-from inferd.telemetry.metrics import BuildInfo, by_name
 from inferd.telemetry.recent import RecentErrors
+from inferd.telemetry.sample import BuildInfo
+from inferd.telemetry.series import by_name
 
 FILES: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -30,7 +30,7 @@ class Answering:
         `remaining_s` is the caller's deadline; the server's default one holds if there is none.
         """
         started_ns = time.monotonic_ns()
-        stats, code = self.unknown_stats, Code.OK
+        stats, code, request = self.unknown_stats, Code.OK, None
         try:
             request = decode(body)
             request.streamed = streamed
@@ -50,7 +50,9 @@ class Answering:
             code = Code.INTERNAL
             raise
         finally:
-            stats.finished(code, (time.monotonic_ns() - started_ns) * 1e-9)
+            # It has a time of arrival once it is in a queue.
+            count = stats.ended if request is not None and request.arrived_ns else stats.finished
+            count(code, (time.monotonic_ns() - started_ns) * 1e-9)
 
     def _deadline_ns(self, now_ns: int, remaining_s: float | None) -> int:
         """On our monotonic clock, 0 for none."""

@@ -66,11 +66,11 @@ def _told(model: Model) -> Any:
 
 def _of_requests(stats: ModelStats) -> Any:
     codes = stats.requests_by_code
-    good = codes.pop(Code.OK, 0)
-    all_ns, good_ns = _ns(stats.request_seconds.total), _ns(stats.ok_seconds)
+    seconds = {code: histogram.total for code, histogram in stats.request_seconds_by_code.items()}
+    good, good_s = codes.pop(Code.OK, 0), seconds.pop(Code.OK, 0.0)
     return pb.InferStatistics(
-        success=_duration(good, good_ns),
-        fail=_duration(sum(codes.values()), max(all_ns - good_ns, 0)),
+        success=_duration(good, _ns(good_s)),
+        fail=_duration(sum(codes.values()), _ns(sum(seconds.values()))),
         queue=_sum(stats.queue_seconds),
         compute_input=_sum(stats.input_seconds),
         compute_infer=_sum(stats.infer_seconds),

@@ -80,3 +80,18 @@ def wait_for(server: Server, model: str, condition: Callable[[Counted], bool], t
         assert time.monotonic() < end, f"still {now} after {timeout_s} s"
         time.sleep(POLL_S)
     return now
+
+
+def balance(found: list[tuple[str, dict[str, str], float]], model: str) -> tuple[int, int, int, int]:
+    """Of one scrape: requests accepted, ended OK, failed, in flight."""
+    of_model = [(name, labels, int(value)) for name, labels, value in found if labels.get("model") == model]
+
+    def total(wanted: str, **said: str) -> int:
+        return sum(value for name, labels, value in of_model if name == wanted and said.items() <= labels.items())
+
+    return (
+        total("inferd_accepted_requests_total"),
+        total("inferd_requests_total", code="OK"),
+        total("inferd_failed_requests_total"),
+        total("inferd_in_flight_requests"),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from inferd.errors import Internal
-from inferd.telemetry.metrics import BuildInfo, HistogramSample, ModelSample, serving_registry
+from inferd.models import State
+from inferd.telemetry.docs import page
+from inferd.telemetry.metrics import serving_registry
+from inferd.telemetry.sample import BuildInfo, HistogramSample, ModelFacts, ModelSample, ServerSample
+from inferd.telemetry.series import STATES
 
 BUILD = BuildInfo(version="1.2.3", python="3.11.7", onnxruntime="1.32.0")
 REQUEST = HistogramSample(bounds=(0.001, 0.25, 1.0), counts=(5, 3, 0, 2), total=7.5)
@@ -21,15 +26,27 @@ SAMPLE = ModelSample(
     model="resnet",
     version="3",
     ready=True,
-    requests_by_code={0: 40, 3: 2, 8: 1},
+    state="READY",
+    facts=ModelFacts(batched=True, max_batch_size=64, instances=2, threads=4),
+    load_seconds=1.5,
+    requests_by_code={0: 40, 3: 2, 8: 1, 4: 5},
+    failed_by_code={3: 1, 4: 5},
+    accepted=49,
+    in_flight=3,
+    expired=4,
+    wasted_rows=6,
     rows=80,
-    batches=10,
+    batches_by_reason={"ready": 7, "full": 3},
+    busy_seconds=2.25,
+    pending=2,
     queue_rows=4,
     queue_bytes=2408,
-    request=REQUEST,
+    request_by_code={0: REQUEST},
     batch_rows=HistogramSample(bounds=(1.0, 2.0, 4.0), counts=(1, 2, 7, 0), total=33.0),
 )
 OF_RESNET = {"model": "resnet", "version": "3"}
+SERVER = ServerSample(ready=True, loads={("resnet", "ok"): 2, ("resnet", "failed"): 1})
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 Read = Callable[[CollectorRegistry], Iterable[Metric]]
 
@@ -48,7 +65,7 @@ both_formats = pytest.mark.parametrize("read", [read_text, read_openmetrics])
 
 
 def registry_of(*samples: ModelSample) -> CollectorRegistry:
-    return serving_registry(lambda: samples, BUILD)
+    return serving_registry(lambda: samples, lambda: SERVER, BUILD)
 
 
 def values(metrics: Iterable[Metric], name: str) -> dict[tuple[tuple[str, str], ...], float]:
@@ -83,8 +100,8 @@ def test_buckets_are_cumulative_and_the_infinite_one_is_the_count(read: Read) ->
     buckets = values(metrics, "inferd_request_duration_seconds_bucket")
     by_bound = {float(dict(labels)["le"]): count for labels, count in buckets.items()}
     assert by_bound == {0.001: 5, 0.25: 8, 1.0: 8, float("inf"): 10}
-    assert value(metrics, "inferd_request_duration_seconds_count", **OF_RESNET) == 10
-    assert value(metrics, "inferd_request_duration_seconds_sum", **OF_RESNET) == 7.5
+    assert value(metrics, "inferd_request_duration_seconds_count", **OF_RESNET, code="OK") == 10
+    assert value(metrics, "inferd_request_duration_seconds_sum", **OF_RESNET, code="OK") == 7.5
 
 
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=24))
@@ -101,10 +118,18 @@ def test_any_counts_become_buckets_that_never_fall_and_end_at_their_sum(counts: 
 def test_every_metric_has_the_type_it_is_documented_with(read: Read) -> None:
     types = {metric.name: metric.type for metric in read(registry_of(SAMPLE))}
     found = {name: kind for name, kind in types.items() if name.startswith("inferd_")}
-    build = found.pop("inferd_build", None) or found.pop("inferd_build_info", None)
-    assert build in ("info", "gauge")
+    for info in ("inferd_build", "inferd_model"):
+        assert (found.pop(info, None) or found.pop(f"{info}_info", None)) in ("info", "gauge")
     assert found == {
         "inferd_requests": "counter",
+        "inferd_accepted_requests": "counter",
+        "inferd_rejected_requests": "counter",
+        "inferd_failed_requests": "counter",
+        "inferd_expired_before_run": "counter",
+        "inferd_in_flight_requests": "gauge",
+        "inferd_pending_requests": "gauge",
+        "inferd_queue_rows": "gauge",
+        "inferd_queue_bytes": "gauge",
         "inferd_request_duration_seconds": "histogram",
         "inferd_queue_duration_seconds": "histogram",
         "inferd_compute_duration_seconds": "histogram",
@@ -112,19 +137,84 @@ def test_every_metric_has_the_type_it_is_documented_with(read: Read) -> None:
         "inferd_compute_infer_duration_seconds": "histogram",
         "inferd_compute_output_duration_seconds": "histogram",
         "inferd_batch_rows": "histogram",
-        "inferd_rows": "counter",
         "inferd_batches": "counter",
-        "inferd_queue_rows": "gauge",
-        "inferd_queue_bytes": "gauge",
+        "inferd_rows": "counter",
+        "inferd_wasted_rows": "counter",
+        "inferd_engine_busy_seconds": "counter",
         "inferd_model_ready": "gauge",
+        "inferd_model_state": "gauge",
+        "inferd_model_load_duration_seconds": "gauge",
+        "inferd_ready": "gauge",
+        "inferd_draining": "gauge",
+        "inferd_event_loop_lag_seconds": "histogram",
+        "inferd_model_loads": "counter",
     }
 
 
 @both_formats
 def test_counters_and_gauges_carry_the_samples_numbers(read: Read) -> None:
     metrics = list(read(registry_of(SAMPLE)))
-    names = ("rows_total", "batches_total", "queue_rows", "queue_bytes", "model_ready")
-    assert [value(metrics, f"inferd_{name}", **OF_RESNET) for name in names] == [80, 10, 4, 2408, 1]
+    expected = {
+        "accepted_requests_total": 49,
+        "in_flight_requests": 3,
+        "expired_before_run_total": 4,
+        "wasted_rows_total": 6,
+        "rows_total": 80,
+        "engine_busy_seconds_total": 2.25,
+        "pending_requests": 2,
+        "queue_rows": 4,
+        "queue_bytes": 2408,
+        "model_ready": 1,
+        "model_load_duration_seconds": 1.5,
+    }
+    assert {name: value(metrics, f"inferd_{name}", **OF_RESNET) for name in expected} == expected
+    for reason, count in {"ready": 7, "full": 3}.items():
+        assert value(metrics, "inferd_batches_total", **OF_RESNET, close_reason=reason) == count
+
+
+@both_formats
+def test_a_request_is_refused_before_the_queue_or_fails_after_it_never_both(read: Read) -> None:
+    metrics = list(read(registry_of(SAMPLE)))
+    rejected = {reason: value(metrics, "inferd_rejected_requests_total", **OF_RESNET, reason=reason)
+                for reason in ("invalid", "overloaded", "not_ready")}  # fmt: skip
+    failed = {reason: value(metrics, "inferd_failed_requests_total", **OF_RESNET, reason=reason)
+              for reason in ("input", "deadline", "run", "cancelled")}  # fmt: skip
+    assert rejected == {"invalid": 1, "overloaded": 1, "not_ready": 0}
+    assert failed == {"input": 1, "deadline": 5, "run": 0, "cancelled": 0}
+
+
+@both_formats
+def test_the_state_of_a_model_is_the_one_that_reads_1(read: Read) -> None:
+    metrics = list(read(registry_of(SAMPLE)))
+    states = {state: value(metrics, "inferd_model_state", **OF_RESNET, state=state) for state in STATES}
+    assert states == {"LOADING": 0, "READY": 1, "DRAINING": 0, "FAILED": 0}
+    assert set(STATES) == {state.name for state in State} - {"GONE"}
+
+
+@both_formats
+def test_what_a_model_is_is_told_by_labels(read: Read) -> None:
+    facts = {"batched": "true", "max_batch_size": "64", "instances": "2", "threads": "4"}
+    assert value(read(registry_of(SAMPLE)), "inferd_model_info", **OF_RESNET, **facts) == 1
+
+
+@both_formats
+def test_the_server_itself_is_on_the_page(read: Read) -> None:
+    metrics = list(read(registry_of()))
+    assert (value(metrics, "inferd_ready"), value(metrics, "inferd_draining")) == (1, 0)
+    loads = {
+        result: value(metrics, "inferd_model_loads_total", model="resnet", result=result) for result in ("ok", "failed")
+    }
+    assert loads == {"ok": 2, "failed": 1}
+
+
+def test_the_page_about_metrics_is_what_the_code_writes() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: make docs"
+
+
+def test_a_sample_adds_up_its_durations_of_all_codes() -> None:
+    other = HistogramSample(REQUEST.bounds, (0, 0, 1, 0), 0.5)
+    found = ModelSample(model="m", request_by_code={0: REQUEST, 3: other}).request
+    assert (found.counts, found.total) == ((5, 3, 1, 2), 8.0)
 
 
 def test_a_model_that_is_not_ready_reads_zero() -> None:
@@ -143,7 +233,13 @@ def test_requests_for_unknown_models_are_counted_and_make_no_other_series() -> N
     metrics = list(read_text(registry_of(unknown)))
     assert value(metrics, "inferd_requests_total", model="", version="", code="NOT_FOUND") == 3
     others = [sample.name for metric in metrics for sample in metric.samples if sample.name.startswith("inferd_")]
-    assert sorted(others) == ["inferd_build_info", "inferd_requests_total"]
+    of_server = {
+        name for name in others if name.startswith(("inferd_model_loads", "inferd_event_loop", "inferd_ready"))
+    }
+    assert set(others) - of_server == {
+        "inferd_build_info", "inferd_draining", "inferd_rejected_requests_total", "inferd_requests_total",
+    }  # fmt: skip
+    assert value(metrics, "inferd_rejected_requests_total", model="", version="", reason="unknown_model") == 3
 
 
 @both_formats
@@ -182,7 +278,7 @@ def test_sources_are_asked_once_per_scrape_and_never_before() -> None:
         asked.append(None)
         return [SAMPLE]
 
-    registry = serving_registry(sources, BUILD)
+    registry = serving_registry(sources, lambda: SERVER, BUILD)
     assert len(asked) == 0
     generate_latest(registry)
     assert len(asked) == 1

@@ -51,23 +51,46 @@ def test_finished_requests_are_counted_by_code() -> None:
     for code in (0, 0, 3, 16):
         stats.finished(code, 0.5)
     assert stats.requests_by_code == {0: 2, 3: 1, 16: 1}
-    assert stats.request_seconds.counts == (4, 0)
-    assert stats.request_seconds.total == 2.0
+    times = {code: (one.counts, one.total) for code, one in stats.request_seconds_by_code.items()}
+    assert times == {0: ((2, 0), 1.0), 3: ((1, 0), 0.5), 16: ((1, 0), 0.5)}
 
 
 @pytest.mark.parametrize("code", [-1, 17, 1 << 30])
-def test_a_code_that_there_is_not_still_took_its_time(code: int) -> None:
+def test_a_code_that_there_is_not_counts_as_unknown(code: int) -> None:
     stats = ModelStats([1.0], [1])
     stats.finished(code, 2.0)
-    assert stats.requests_by_code == {}
-    assert stats.request_seconds.counts == (0, 1)
+    stats.accept()
+    stats.ended(code, 2.0)
+    assert stats.requests_by_code == {2: 2}
+    assert stats.failed_by_code == {2: 1}
+    assert stats.request_seconds_by_code[2].counts == (0, 2)
 
 
-def test_requests_that_ended_well_are_told_from_the_others_by_their_time() -> None:
+@given(st.lists(st.sampled_from(["accept", "refuse", "end", "fail"]), max_size=60))
+def test_what_was_accepted_has_ended_well_or_failed_or_is_in_flight(steps: list[str]) -> None:
     stats = ModelStats([1.0], [1])
-    for code, seconds in ((0, 0.25), (3, 4.0), (0, 0.5), (-1, 8.0)):
-        stats.finished(code, seconds)
-    assert (stats.ok_seconds, stats.request_seconds.total) == (0.75, 12.75)
+    for step in steps:
+        if step == "accept":
+            stats.accept()
+        elif step == "refuse":
+            stats.finished(3, 0.1)
+        elif stats.in_flight:
+            stats.ended(0 if step == "end" else 4, 0.1)
+    ok = stats.requests_by_code.get(0, 0)
+    assert stats.accepted == ok + sum(stats.failed_by_code.values()) + stats.in_flight
+    assert stats.accepted == steps.count("accept")
+    assert stats.requests_by_code.get(3, 0) == steps.count("refuse")
+
+
+def test_batches_are_counted_by_why_they_left_and_their_time_as_busy() -> None:
+    stats = ModelStats([1.0], [1, 8])
+    stats.batch(batch(1), 0, 1, 2, 300)
+    stats.batch(batch(2), 0, 1, 2, 50)
+    for single in batch(1, 1).split():
+        stats.batch(single, 0, 1, 2, 5)
+    stats.run_failed(100, 140)
+    assert stats.batches_by_reason == {"ready": 2, "retry": 2}
+    assert stats.busy_ns == 400
 
 
 def batch(*rows: int) -> Batch:
@@ -132,6 +155,9 @@ def test_a_request_that_ran_counts_its_wait_and_its_run() -> None:
     found.take(3_500_000_000)
     one.run_ns = 250_000_000
     stats = ModelStats([1.0, 3.0], [1])
-    stats.ran(one)
-    assert (stats.queue_seconds.counts, stats.queue_seconds.total) == ((0, 1, 0), 2.5)
-    assert (stats.compute_seconds.counts, stats.compute_seconds.total) == ((1, 0, 0), 0.25)
+    stats.ran(one, True)
+    assert stats.wasted_rows == 0
+    stats.ran(one, False)
+    assert stats.wasted_rows == 1
+    assert (stats.queue_seconds.counts, stats.queue_seconds.total) == ((0, 2, 0), 5.0)
+    assert (stats.compute_seconds.counts, stats.compute_seconds.total) == ((2, 0, 0), 0.5)
