@@ -144,6 +144,7 @@ cdef class InferMethod(Method):
         cdef ModelStats stats = self.unknown if endpoint is None else endpoint.stats
         stream.call = stream.owner = None
         stats.finished(failure.code, (monotonic_ns() - stream.arrived_ns) * 1e-9)
+        stats.shed(failure.shed_for)
         return stream.fail(failure.code, failure.public_text.encode(), self.trailers(failure))
 
     cdef void closed(self, Stream stream) noexcept:

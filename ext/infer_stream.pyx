@@ -115,7 +115,7 @@ cdef class Line:
         cdef Place place = Place.__new__(Place)
         cdef InferMethod infer = self.method.infer
         cdef Request request = None
-        cdef Endpoint endpoint
+        cdef Endpoint endpoint = None
         cdef int64_t deadline_ns
         place.line, place.begun_ns = self, monotonic_ns()
         if self.last is None:
@@ -140,6 +140,8 @@ cdef class Line:
             if refusal is not None:
                 return place.fail(request, refusal)
         except InferdError as failure:
+            if endpoint is not None:
+                endpoint.stats.shed(failure.shed_for)
             return place.fail(request, failure)
         except Exception:
             log.exception("This is a bug.")

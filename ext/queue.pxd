@@ -3,14 +3,12 @@
 from libc.stdint cimport int64_t
 
 from inferd._native.batch cimport SIZE_CLASSES, Batch
-from inferd._native.line cimport FullGroups, Group, Line
+from inferd._native.forecast cimport Forecast
+from inferd._native.groups cimport Groups
+from inferd._native.line cimport Group, Line
 from inferd._native.schedule cimport Schedule
 from inferd._native.signature cimport Signature
 from inferd._native.wire cimport Request
-
-
-cdef enum:
-    BUCKETS = 256
 
 
 cdef class BatchQueue:
@@ -21,6 +19,7 @@ cdef class BatchQueue:
     cdef readonly tuple preferred_rows
     cdef bint has_preferred_rows
     cdef readonly Schedule schedule    # None: one level, and deadlines only
+    cdef readonly Forecast forecast    # None: nothing is refused for want of time
     cdef int64_t batch_rows[SIZE_CLASSES]
     cdef int64_t short_rows[SIZE_CLASSES]
     cdef readonly int64_t rows
@@ -35,17 +34,16 @@ cdef class BatchQueue:
     cdef int line_count
     cdef int64_t* of_level             # requests by level, wherever they wait; NULL without a schedule
     cdef int64_t turns                 # batches that left, where they leave in order
-    cdef Group* buckets[BUCKETS]
-    cdef FullGroups full
+    cdef Groups groups
 
     cdef Group* group_of(self, Request request) except NULL
     cpdef void put(self, Request request, int64_t now_ns) except *
     cpdef bint drop(self, Request request) noexcept
     cdef void unlink(self, Request request) noexcept
     cdef void review(self, Group* group) noexcept
-    cdef void forget(self, Group* group) noexcept
     cdef int admit(self, Request request, int64_t now_ns) except -1
     cdef void delay(self, Request request) noexcept
+    cdef int refuse_hopeless(self, Request request, Group* group, int64_t now_ns) except -1
     cdef Batch next_batch(self, int64_t now_ns, bint only_short)
     cdef Batch cut(self, Request head, list members, int64_t now_ns, str reason)
     cdef int64_t limit_for(self, Group* group) noexcept

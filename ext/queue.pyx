@@ -13,14 +13,16 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 
-from inferd._native.batch cimport Batch, batch_of, check_bound, size_class_of
+from inferd._native.batch cimport Batch, batch_of, check_bound
+from inferd._native.forecast cimport Forecast
+from inferd._native.groups cimport add_group, find_group, forget_group, free_groups
 from inferd._native.line cimport join_full, join_group, join_line, leave_full, leave_group, leave_line
 from inferd._native.live cimport INFERD_DEBUG, QUEUED, count
 from inferd._native.schedule cimport DELAYED, FULL, READY, Policy, Reason, Schedule, after, sooner
-from inferd._native.signature cimport Signature, same_shape
+from inferd._native.signature cimport Signature
 from inferd._native.wire cimport BOUND, QUEUED as STATE_QUEUED, TAKEN, Request
 
-from inferd.errors import DeadlineExceeded, NotReady, Overloaded
+from inferd.errors import DeadlineExceeded, Hopeless, NotReady, Overloaded
 
 cdef tuple REASONS = ("ready", "delay", "full", "turn")  # by Reason
 
@@ -51,13 +53,14 @@ cdef class BatchQueue:
         int64_t max_delay_ns=0,
         preferred_rows=(),
         Schedule schedule=None,
+        Forecast forecast=None,
     ):
         self.signature = signature
         self.max_queue_rows = max_queue_rows
         self.max_queue_bytes = max_queue_bytes
         self.max_delay_ns = max_delay_ns
         self.preferred_rows = tuple(sorted([int(size) for size in preferred_rows]))
-        self.schedule = schedule
+        self.schedule, self.forecast = schedule, forecast
         self.lines, self.line_count = &self.only_line, 1
         if schedule is not None:
             self.line_count = schedule.line_count
@@ -74,8 +77,7 @@ cdef class BatchQueue:
     def __dealloc__(self):
         cdef void* at
         cdef void* following
-        cdef Group* group
-        cdef int bucket, line
+        cdef int line
         for line in range(self.line_count if self.lines != NULL else 0):
             at = self.lines[line].first
             while at != NULL:
@@ -86,11 +88,7 @@ cdef class BatchQueue:
                 if INFERD_DEBUG:
                     count(QUEUED, -1)
                 at = following
-        for bucket in range(BUCKETS):
-            while self.buckets[bucket] != NULL:
-                group = self.buckets[bucket]
-                self.buckets[bucket] = group.next_in_bucket
-                free(group)
+        free_groups(&self.groups)
         if self.lines != &self.only_line:
             free(self.lines)
         free(self.of_level)
@@ -120,7 +118,8 @@ cdef class BatchQueue:
     cpdef void put(self, Request request, int64_t now_ns) except *:
         """Queue a bound request. The queue holds a reference to it until it is taken or dropped.
 
-        Raises Overloaded if the bounds would be passed, NotReady once closed.
+        Raises Overloaded if the bounds would be passed, Hopeless if there is a forecast and it says that the deadline
+        will be missed, NotReady once closed.
         """
         cdef Group* group
         if self.is_closed:
@@ -140,6 +139,8 @@ cdef class BatchQueue:
             if request.timeout_us:
                 request.deadline_ns = sooner(request.deadline_ns, after(now_ns, request.timeout_us))
         group = self.group_of(request)
+        if request.deadline_ns and self.forecast is not None:
+            self.refuse_hopeless(request, group, now_ns)
         request.group = group
         request.state = STATE_QUEUED
         request.arrived_ns = now_ns
@@ -174,49 +175,48 @@ cdef class BatchQueue:
         schedule.set_times(request, now_ns)
         return 0
 
+    cdef int refuse_hopeless(self, Request request, Group* group, int64_t now_ns) except -1:
+        """Raises Hopeless if there is not time enough to answer a request that would come last in its group."""
+        # Only without a schedule do all members of its group leave before it, and only requests of one row keep to the
+        # batch size, which a larger one passes by itself.
+        cdef int64_t ahead = group.rows if self.schedule is None else 0
+        cdef int64_t most = self.forecast.max_rows
+        if self.rows == self.requests and request.rows == 1:
+            most = self.batch_rows[group.size_class]
+        if self.forecast.is_hopeless(
+            group.size_class, request.rows, ahead, most, request.deadline_ns - now_ns, now_ns
+        ):
+            if group.first == NULL:
+                forget_group(&self.groups, group)
+            raise Hopeless(
+                f"the deadline is in {max(request.deadline_ns - now_ns, 0) // 1000} us, sooner than model "
+                f"'{self.signature.model}' can answer; nothing was queued"
+            )
+        return 0
+
     cdef Group* group_of(self, Request request) except NULL:
-        """The group of the request's shape; a new one if there is none. Shapes are compared, not only hashes.
+        """The group of the request's shape; a new one if there is none.
 
         Where requests leave in order, only the group of the one before it can be its own.
         """
-        cdef Group** bucket = &self.buckets[(request.shape_hash ^ (request.shape_hash >> 32)) % BUCKETS]
-        cdef Group* group = bucket[0]
-        cdef size_t lines_size
-        while group != NULL:
-            if group.shape_hash == request.shape_hash and same_shape(self.signature, <Request>group.first, request):
-                if self.schedule is None or not self.schedule.in_order or group.last == self.lines[0].last:
-                    return group
-            group = group.next_in_bucket
-        lines_size = 0 if self.line_count == 1 else self.line_count * sizeof(void*)
-        group = <Group*>calloc(1, sizeof(Group) + lines_size)
+        # Where requests leave in order: the one before it.
+        cdef void* before = NULL
+        cdef Group* group
+        if self.schedule is not None and self.schedule.in_order:
+            before = self.lines[0].last if self.lines[0].last != NULL else <void*>request
+        group = find_group(&self.groups, self.signature, request, before)
         if group == NULL:
-            raise MemoryError
-        if lines_size:
-            group.last_of_line = <void**>(group + 1)
-        group.queue = <void*>self
-        group.shape_hash = request.shape_hash
-        group.size_class = size_class_of(request)
-        group.next_in_bucket = bucket[0]
-        bucket[0] = group
+            group = add_group(&self.groups, request, self.line_count)
+            group.queue = <void*>self
         return group
-
-    cdef void forget(self, Group* group) noexcept:
-        """Free a group that has no requests left."""
-        cdef Group** at = &self.buckets[(group.shape_hash ^ (group.shape_hash >> 32)) % BUCKETS]
-        if group.is_full:
-            leave_full(&self.full, group)
-        while at[0] != group:
-            at = &at[0].next_in_bucket
-        at[0] = group.next_in_bucket
-        free(group)
 
     cdef void review(self, Group* group) noexcept:
         """Have the group among the full ones if, and only if, it can fill a batch."""
         cdef bint fills = group.rows >= self.limit_for(group)
         if fills and not group.is_full:
-            join_full(&self.full, group)
+            join_full(&self.groups.full, group)
         elif group.is_full and not fills:
-            leave_full(&self.full, group)
+            leave_full(&self.groups.full, group)
 
     cdef void unlink(self, Request request) noexcept:
         """Take a queued request out of its line and group. The queue's reference goes to the caller. May free the group."""
@@ -231,7 +231,7 @@ cdef class BatchQueue:
         if self.of_level != NULL:
             self.of_level[request.level] -= 1
         if group.first == NULL:
-            self.forget(group)
+            forget_group(&self.groups, group)
         else:
             self.review(group)
         if INFERD_DEBUG:
@@ -284,12 +284,12 @@ cdef class BatchQueue:
         if self.requests == 0:
             return None
         if self.schedule is not None:
-            at = self.schedule.next(self.lines, self.full.first, now_ns, delay_ns, &reason)
+            at = self.schedule.next(self.lines, self.groups.full.first, now_ns, delay_ns, &reason)
         elif delay_ns:
             reason = DELAYED
             if now_ns - (<Request>at).arrived_ns < delay_ns:
                 reason = FULL
-                at = NULL if self.full.first == NULL else self.full.first.first
+                at = NULL if self.groups.full.first == NULL else self.groups.full.first.first
         if at == NULL:
             return None
         head = <Request>at
@@ -378,14 +378,14 @@ cdef class BatchQueue:
         """When take() may next have a batch or expire() a request, on the caller's clock; None while empty."""
         cdef int64_t due
         cdef int64_t delay_ns = 0 if self.is_closed else self.max_delay_ns
-        cdef bint some_is_full = self.full.first != NULL
+        cdef bint some_is_full = self.groups.full.first != NULL
         if self.requests == 0:
             return None
         if self.schedule is None:
             due = (<Request>self.lines[0].first).arrived_ns
         else:
             due = self.schedule.oldest_ns(self.lines)
-            some_is_full = some_is_full and self.schedule.next_full(self.lines, self.full.first) != NULL
+            some_is_full = some_is_full and self.schedule.next_full(self.lines, self.groups.full.first) != NULL
         if delay_ns == 0 or some_is_full:
             return due
         due += delay_ns

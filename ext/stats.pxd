@@ -46,6 +46,7 @@ cdef class ModelStats:
     cdef readonly int64_t busy_ns         # of all instances, also for runs that failed
     cdef dict by_rows
     cdef dict by_reason
+    cdef dict shed_for                    # requests that were kept out of the queue for want of room or time
     cdef int64_t codes[CODES]
 
     # Requests that came into the queue, those of them that have no end yet, and the ends that were not OK.
@@ -60,4 +61,5 @@ cdef class ModelStats:
     cpdef void accept(self) noexcept
     cpdef void ended(self, int code, double seconds) noexcept
     cpdef void expire(self) noexcept
+    cpdef int shed(self, str reason) except -1
     cpdef void ran(self, Request request, bint waited_for) noexcept

@@ -65,7 +65,7 @@ cdef class ModelStats:
         self.input_seconds, self.infer_seconds = Histogram(seconds), Histogram(seconds)
         self.output_seconds = Histogram(seconds)
         self.batch_rows = Histogram(rows)
-        self.by_rows, self.by_reason = {}, {}
+        self.by_rows, self.by_reason, self.shed_for = {}, {}, {}
 
     cdef Histogram seconds_of(self, int code):
         """How long requests took that ended so."""
@@ -143,6 +143,17 @@ cdef class ModelStats:
     def request_seconds_by_code(self) -> dict[int, Histogram]:
         """How long requests took, by gRPC status code, without the codes that never came."""
         return {code: self.request_seconds_of[code] for code in range(CODES) if self.codes[code]}
+
+    cpdef int shed(self, str reason) except -1:
+        """Count one request that was kept out of the queue for this; for no reason, none was."""
+        if reason:
+            self.shed_for[reason] = self.shed_for.get(reason, 0) + 1
+        return 0
+
+    @property
+    def shed_by_reason(self) -> dict[str, int]:
+        """Requests kept out of the queue for want of room or time; see InferdError.shed_for."""
+        return dict(self.shed_for)
 
     @property
     def batches_by_reason(self) -> dict[str, int]:

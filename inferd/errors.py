@@ -38,6 +38,8 @@ class InferdError(Exception):
 
     code: ClassVar[Code] = Code.INTERNAL
     retryable: ClassVar[bool] = False
+    shed_for: ClassVar[str] = ""
+    """Of errors that keep a request out of the queue: the reason, as metrics name it."""
 
     @property
     def public_text(self) -> str:
@@ -115,6 +117,7 @@ class Overloaded(InferdError):
     """The queue is full. Nothing was queued; the caller may try again, or another replica."""
 
     code, retryable = Code.RESOURCE_EXHAUSTED, True
+    shed_for = "queue"
     pushback_ms: ClassVar[int] = 100
 
 
@@ -128,6 +131,12 @@ class DeadlineExceeded(InferdError):
     """The caller's deadline, or the server's default one, passed before the answer was ready."""
 
     code = Code.DEADLINE_EXCEEDED
+
+
+class Hopeless(DeadlineExceeded):
+    """The caller's deadline is sooner than the model can answer by its measured run times. Nothing was queued."""
+
+    shed_for = "hopeless"
 
 
 class NotReady(InferdError):

@@ -31,6 +31,7 @@ class Paces:
     def __init__(self, queue: BatchQueue, max_rows: int, *, learn: bool, short_ns: int = 0) -> None:
         """Without `learn` every batch may grow to `max_rows`."""
         self._queue, self._max_rows, self._learn, self._short_ns = queue, max_rows, learn, short_ns
+        self.forecast = queue.forecast
         self._by_class: MutableMapping[int, tuple[Pace, Shortness]] = {}
 
     def observe(self, size_class: int, rows: int, run_ns: int, cpu_ns: int) -> None:
@@ -89,6 +90,8 @@ class Instance:
         self._stats.batch(batch, started_ns, self._slot.gathered_ns, self._slot.computed_ns, ended_ns)
         if not batch.apart:
             self._paces.observe(batch.size_class, batch.rows, ended_ns - started_ns, cpu_ns)
+            if self._paces.forecast is not None:
+                self._paces.forecast.observe(batch.size_class, batch.rows, ended_ns - started_ns, ended_ns)
         return None
 
     def _refuse(self, request: Request, failure: Exception) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Final
 
 from inferd._native.doorbell import Bell, LoopBell
+from inferd._native.forecast import Forecast
 from inferd._native.queue import BatchQueue
 from inferd._native.schedule import Schedule
 from inferd._native.stats import ModelStats
@@ -25,6 +26,10 @@ def open_queue(loaded: Loaded, settings: Settings) -> BatchQueue:
     batching, said = settings.batching, loaded.decl.batching
     batched, max_rows = loaded.signature.batched, loaded.signature.max_rows
     delay_ns = said.max_queue_delay_ns if said.max_queue_delay_ns is not None else batching.max_queue_delay_us * 1000
+    forecast = None
+    if settings.inference.refuse_hopeless:
+        # One more than there are threads for: the loop runs short batches.
+        forecast = Forecast(instances=len(loaded.slots) + 1, max_rows=max_rows)
     return BatchQueue(
         loaded.signature,
         batch_rows=START_ROWS if batching.learn and loaded.learns else max_rows,
@@ -34,6 +39,7 @@ def open_queue(loaded: Loaded, settings: Settings) -> BatchQueue:
         max_delay_ns=delay_ns if batched else 0,
         preferred_rows=said.preferred_sizes,
         schedule=_schedule(said, batching.priority_patience_ms * 1_000_000),
+        forecast=forecast,
     )
 
 

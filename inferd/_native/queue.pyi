@@ -2,6 +2,7 @@ from collections.abc import Iterable
 from typing import Self, final
 
 from inferd._native.batch import Batch
+from inferd._native.forecast import Forecast
 from inferd._native.schedule import Schedule
 from inferd._native.signature import Signature
 from inferd._native.wire import Request
@@ -18,6 +19,7 @@ class BatchQueue:
         max_delay_ns: int = 0,
         preferred_rows: Iterable[int] = (),
         schedule: Schedule | None = None,
+        forecast: Forecast | None = None,
     ) -> Self: ...
     @property
     def signature(self) -> Signature: ...
@@ -31,6 +33,8 @@ class BatchQueue:
     def preferred_rows(self) -> tuple[int, ...]: ...
     @property
     def schedule(self) -> Schedule | None: ...
+    @property
+    def forecast(self) -> Forecast | None: ...
     @property
     def rows(self) -> int: ...
     @property

@@ -222,6 +222,11 @@ class Inference(Section):
         le=24 * HOUR_MS,
         description="Deadline for requests that bring none; 0 gives them none.",
     )
+    refuse_hopeless: bool = Field(
+        default=True,
+        description="Refuse requests at once that cannot be answered by their deadline, as fast as the model's last "
+        "runs were; false queues them all the same.",
+    )
 
 
 class SharedMemory(Section):

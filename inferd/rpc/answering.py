@@ -42,6 +42,7 @@ class Answering:
         except InferdError as failure:
             code = failure.code
             self._recent.note(failure)
+            stats.shed(failure.shed_for)
             raise
         except asyncio.CancelledError:
             code = Code.CANCELLED

@@ -29,6 +29,8 @@ _TAIL: Final = """\
 
 `inferd_failed_requests_total`: {failed}, other.
 
+`inferd_shed_requests_total`: queue (it is full), hopeless (the deadline is sooner than the model can answer).
+
 A request that came into the queue has one of three ends: at every scrape and for each model version
 `inferd_accepted_requests_total` = `inferd_requests_total{{code="OK"}}` + the sum of `inferd_failed_requests_total` +
 `inferd_in_flight_requests`. What was refused before is in `inferd_requests_total` as well.

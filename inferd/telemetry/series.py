@@ -179,6 +179,13 @@ OF_MODELS: Final[tuple[Series[ModelSample], ...]] = (
         of_unknown=True,
     ),
     Series(
+        "inferd_shed_requests_total",
+        "counter",
+        "Of the rejected ones those that there was no room or no time for, by what was short.",
+        (*MODEL, "reason"),
+        lambda sample: _each(sample, sample.shed_by_reason),
+    ),
+    Series(
         "inferd_failed_requests_total",
         "counter",
         "Accepted requests that did not end OK, by reason.",

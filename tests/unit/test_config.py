@@ -63,6 +63,7 @@ OTHER = {
     "batching.inline_us": 0,
     "batching.learn": False,
     "inference.timeout_ms": 1000,
+    "inference.refuse_hopeless": False,
     "shared_memory.enabled": True,
     "shared_memory.max_regions": 5,
     "threads.cpus": 1.5,
