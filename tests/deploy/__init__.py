@@ -1,0 +1,1 @@
+"""What deploy/ ships, run or read by the programs it is written for."""

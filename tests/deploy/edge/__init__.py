@@ -1,0 +1,1 @@
+"""The shipped configurations of Envoy and nginx, in front of real servers."""
