@@ -1,0 +1,26 @@
+"""What ONNX Runtime's failures mean; the binding gives no status code, only words."""
+
+from __future__ import annotations
+
+import re
+
+from inferd.errors import InputRefused, RunFailed
+
+# How ONNX Runtime words the one failure that is about our output buffers and not about the input.
+WRONG_OUTPUT_SHAPE = "computed output shape"
+# An operator that fails on inputs of the right type and shape has met a value it cannot take, such as an
+# index out of range; the binding gives no status code, only these words. Running out of memory is not that.
+OPERATOR_FAILED = "Non-zero status code returned while running"
+OUT_OF_MEMORY = re.compile(r"alloc|memory", re.IGNORECASE)
+
+
+def one_line(failure: BaseException) -> str:
+    """Its text, for a log."""
+    return " ".join(str(failure).split())
+
+
+def run_failure(failure: Exception) -> InputRefused | RunFailed:
+    """The error to raise for what a run has raised."""
+    reason = one_line(failure)
+    kind = InputRefused if OPERATOR_FAILED in reason and not OUT_OF_MEMORY.search(reason) else RunFailed
+    return kind(reason)
