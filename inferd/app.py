@@ -156,7 +156,9 @@ class App:
             app = site(settings.http, self.board, self._model_states, self.service, self._status_page())
             listeners.http.append(HttpServer(app, settings.host, settings.http.port, "HTTP", flag="--http-port"))
         if settings.metrics.enabled and settings.metrics.port:
-            app = metrics_app(serving_registry(self._samples, self._server_sample, self._build))
+            as_triton = settings.metrics.dialect == "triton"
+            registry = serving_registry(self._samples, self._server_sample, self._build, as_triton=as_triton)
+            app = metrics_app(registry)
             listeners.http.append(
                 HttpServer(app, settings.host, settings.metrics.port, "metrics", flag="--metrics-port")
             )

@@ -27,6 +27,7 @@ from inferd.config.kinds import (
     Section,
     SocketPath,
 )
+from inferd.config.metrics import Metrics
 
 
 class Grpc(Section):
@@ -92,13 +93,6 @@ class Grpc(Section):
         description="Let several servers share the port (SO_REUSEPORT); the system spreads connections over them.",
     )
     reflection: bool = Field(default=True, description="Offer gRPC server reflection, which grpcurl and its like need.")
-
-
-class Metrics(Section):
-    """Metrics for Prometheus."""
-
-    enabled: bool = Field(default=True, description="Serve metrics for Prometheus.")
-    port: Port = Field(default=9090, description="Port of the metrics endpoint; 0 turns it off.")
 
 
 class Log(Section):

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from inferd.telemetry.sample import BuildInfo, ModelSample, ServerSample
 from inferd.telemetry.series import OF_MODELS, OF_SERVER
+from inferd.telemetry.triton import TritonCollector
 
 
 class ServingCollector(Collector):
@@ -58,15 +59,23 @@ class _BuildCollector(Collector):
 
 
 def serving_registry(
-    sources: Callable[[], Iterable[ModelSample]], server: Callable[[], ServerSample], build: BuildInfo
+    sources: Callable[[], Iterable[ModelSample]],
+    server: Callable[[], ServerSample],
+    build: BuildInfo,
+    *,
+    as_triton: bool = False,
 ) -> CollectorRegistry:
     """Everything ``/metrics`` shows: the models', the server's, the build's, the process's and Python's own.
+
+    With ``as_triton`` the models' are there by Triton's names as well.
 
     The registry is the caller's. prometheus_client's global one is not used, so two servers in one
     process do not meet in it.
     """
     registry = CollectorRegistry()
     registry.register(ServingCollector(sources))
+    if as_triton:
+        registry.register(TritonCollector(sources))
     registry.register(_ServerCollector(server))
     registry.register(_BuildCollector(build))
     ProcessCollector(registry=registry)

@@ -115,9 +115,7 @@ class Server:
 
     def metrics_text(self) -> str:
         """The metrics page."""
-        status, body = _get(f"http://127.0.0.1:{self.metrics_port}/metrics")
-        assert status == 200
-        return body.decode()
+        return page(f"http://127.0.0.1:{self.metrics_port}/metrics")
 
     # --- its life ------------------------------------------------------------------------------------
 
@@ -191,6 +189,13 @@ def free_ports(count: int) -> list[int]:
         for one in found:
             one.bind(("127.0.0.1", 0))
         return [int(one.getsockname()[1]) for one in found]
+
+
+def page(url: str) -> str:
+    """The text of a page that is there."""
+    status, body = _get(url)
+    assert status == 200
+    return body.decode()
 
 
 def _get(url: str) -> tuple[int, bytes]:

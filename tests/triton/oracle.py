@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-from serve.process import CHANNEL_OPTIONS, POLL_S, free_ports
+from serve.process import CHANNEL_OPTIONS, POLL_S, free_ports, page
 
 from bench.processes import Group, Start
 from inferd.proto import inference_pb2 as pb
@@ -36,13 +36,18 @@ LIBRARIES = SITE / "nvidia_pytriton.libs"
 class Oracle:
     """A running Triton."""
 
-    def __init__(self, group: Group, port: int, log: Path) -> None:
+    def __init__(self, group: Group, port: int, metrics_port: int, log: Path) -> None:
         self._group, self._log = group, log
         self.address = f"127.0.0.1:{port}"
+        self._metrics_port = metrics_port
 
     def channel(self) -> grpc.Channel:
         """A connection of its own."""
         return grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+
+    def metrics_text(self) -> str:
+        """The metrics page."""
+        return page(f"http://127.0.0.1:{self._metrics_port}/metrics")
 
     def wait_until_ready(self) -> None:
         """Wait until it serves; fail at once if it ends instead."""
@@ -65,7 +70,7 @@ class Oracle:
 def oracle(repository: Path, folder: Path, *flags: str) -> Iterator[Oracle]:
     """A Triton that serves the repository, ready, until the end of the block. What it writes goes into `folder`."""
     backends = _lay_out(folder / "backends")
-    [port] = free_ports(1)
+    port, metrics_port = free_ports(2)
     environment = {
         "LD_LIBRARY_PATH": f"{LIBRARIES}:{_python_library().parent}",
         "ORACLE_SITE": str(SITE),
@@ -73,11 +78,12 @@ def oracle(repository: Path, folder: Path, *flags: str) -> Iterator[Oracle]:
     }
     command = (
         *(SERVER, f"--model-repository={repository}"),
-        *(f"--backend-directory={backends}", "--allow-http=false", "--allow-metrics=false"),
+        *(f"--backend-directory={backends}", "--allow-http=false"),
+        *("--metrics-address=127.0.0.1", f"--metrics-port={metrics_port}", "--allow-gpu-metrics=false"),
         *("--grpc-address=127.0.0.1", f"--grpc-port={port}", *flags),
     )
     with Group(Start(command, environment), folder / "triton.log") as group:
-        running = Oracle(group, port, folder / "triton.log")
+        running = Oracle(group, port, metrics_port, folder / "triton.log")
         running.wait_until_ready()
         yield running
 

@@ -23,6 +23,7 @@ INFERD_FLAGS = (
     *("--model-control-mode=explicit", f"--load-model={','.join(SERVED)}"),
     # Triton lets everybody do these, and has no JSON.
     *("--control-log-settings=true", "--log-format=human", "--shared-memory-enabled=true"),
+    "--metrics-dialect=triton",
 )
 PLATFORM = 'platform: "onnxruntime_onnx"'
 # Each instance is a process of the oracle's that has to start.

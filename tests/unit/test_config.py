@@ -43,6 +43,7 @@ OTHER = {
     "http.max_body_bytes": 5000,
     "metrics.enabled": False,
     "metrics.port": 7003,
+    "metrics.dialect": "triton",
     "log.level": "debug",
     "log.format": "json",
     "control.log_settings": True,
