@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Coroutine, Iterable
@@ -34,6 +35,7 @@ from inferd.models import Model, Models, State
 from inferd.rpc import reflection
 from inferd.rpc.health import HealthServicer
 from inferd.rpc.inference import SERVICE, InferenceService
+from inferd.rpc.probes import HealthPort
 from inferd.rpc.repository import RepositoryControl
 from inferd.rpc.transport import Transport, open_transport
 from inferd.samples import histogram_of, sample_of
@@ -42,6 +44,7 @@ from inferd.telemetry import logs
 from inferd.telemetry.loop_lag import LoopLag
 from inferd.telemetry.metrics import serving_registry
 from inferd.telemetry.sample import BuildInfo, ModelSample, ServerSample
+from inferd.tls import Certificates
 from inferd.version import version
 from inferd.watch import Watch
 
@@ -73,6 +76,7 @@ class Listeners:
 
     grpc: Transport
     http: list[HttpServer] = field(default_factory=list)
+    health: HealthPort | None = None
 
 
 class App:
@@ -82,6 +86,7 @@ class App:
         """Builds; opens nothing yet."""
         self.settings = settings
         self.board = HealthBoard()
+        self.certificates = Certificates(settings.tls) if settings.tls.certificate is not None else None
         self.models = Models()
         self.lifecycle = Lifecycle(settings, self.models, CpuDevice(), self._serve, self._changed)
         control = RepositoryControl(self.lifecycle, settings.models.control_mode)
@@ -145,7 +150,7 @@ class App:
     async def _listen(self) -> Listeners:
         """Open the ports before the models are loaded, so that probes can tell loading from dead."""
         settings = self.settings
-        self._transport = open_transport(settings, self.models, self.service)
+        self._transport = open_transport(settings, self.models, self.service, self.certificates)
         listeners = Listeners(self._transport)
         listeners.grpc.add(SERVICE.full_name, self.service.handlers())
         HealthServicer(self.board).add_to(listeners.grpc.server)
@@ -154,21 +159,33 @@ class App:
         await listeners.grpc.start()
         if settings.http.port:
             app = site(settings.http, self.board, self._model_states, self.service, self._status_page())
-            listeners.http.append(HttpServer(app, settings.host, settings.http.port, "HTTP", flag="--http-port"))
+            tls = self._tls(settings.tls.http)
+            listeners.http.append(
+                HttpServer(app, settings.host, settings.http.port, "HTTP", flag="--http-port", tls=tls)
+            )
         if settings.metrics.enabled and settings.metrics.port:
             as_triton = settings.metrics.dialect == "triton"
             registry = serving_registry(self._samples, self._server_sample, self._build, as_triton=as_triton)
             app = metrics_app(registry)
+            tls = self._tls(settings.tls.metrics)
             listeners.http.append(
-                HttpServer(app, settings.host, settings.metrics.port, "metrics", flag="--metrics-port")
+                HttpServer(app, settings.host, settings.metrics.port, "metrics", flag="--metrics-port", tls=tls)
             )
         try:
+            if settings.grpc.health_port:
+                listeners.health = HealthPort(settings, HealthServicer(self.board))
+                await listeners.health.start()
             for server in listeners.http:
                 await server.start()
         except StartError:
             await asyncio.gather(listeners.grpc.stop(0), *(server.stop(0) for server in listeners.http))
+            if listeners.health is not None:
+                await listeners.health.stop()
             raise
         return listeners
+
+    def _tls(self, wanted: bool) -> ssl.SSLContext | None:
+        return self.certificates.context("http/1.1") if wanted and self.certificates is not None else None
 
     def _serve(self, model: Model, loaded: Loaded) -> None:
         """Have a model answer."""
@@ -186,6 +203,8 @@ class App:
         self.service.set_ready(True)
         self.board.set_ready(True)
         ports = {"gRPC": listeners.grpc.port}
+        if listeners.health is not None:
+            ports["health"] = listeners.health.port
         for server, name in zip(listeners.http, self._http_names(), strict=True):
             ports[name] = server.port
         print_ready(self.models.all(), self.settings, ports, sys.stdout)
@@ -264,3 +283,5 @@ class App:
         await listeners.grpc.stop(max(end_s - time.monotonic(), 0.0))
         self.left_behind = not await self.lifecycle.ended(max(end_s - time.monotonic(), RUNNER_END_S))
         await asyncio.gather(*(server.stop(1.0) for server in listeners.http))
+        if listeners.health is not None:
+            await listeners.health.stop()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _NOT_SERVING = 1
 _USAGE = 2
 _INTERRUPTED = 130
+_FILE = click.Path(path_type=Path)
 
 
 class _Inferd(click.Group):
@@ -203,7 +204,19 @@ def _bench_command() -> click.Command:
 @click.option("--address", default="127.0.0.1:8001", show_default=True, metavar="HOST:PORT", help="Or unix:/path.")
 @click.option("--service", default="readiness", show_default=True, metavar="NAME", help="Name to ask about.")
 @click.option("--timeout-ms", type=click.IntRange(min=1), default=1000, show_default=True, metavar="MS")
-def health(address: str, service: str, timeout_ms: int) -> int:
+@click.option("--tls-ca", type=_FILE, metavar="FILE", help="Speak TLS, and trust servers with these certificates.")
+@click.option("--tls-certificate", type=_FILE, metavar="FILE", help="Ours, if the server asks for one.")
+@click.option("--tls-key", type=_FILE, metavar="FILE", help="The key of that.")
+@click.option("--tls-name", metavar="NAME", help="The server's name in its certificate, if not HOST.")
+def health(
+    address: str,
+    service: str,
+    timeout_ms: int,
+    tls_ca: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    tls_name: str | None,
+) -> int:
     """Ask a running server for its health.
 
     Exit code 0: serving. 1: not serving, or the name is unknown. 2: no answer.
@@ -211,8 +224,7 @@ def health(address: str, service: str, timeout_ms: int) -> int:
     import grpc
     from grpc_health.v1 import health_pb2
 
-    # A proxy named in the environment is for the outside world; a probe must see this server itself.
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with _probe_channel(address, tls_ca, tls_certificate, tls_key, tls_name) as channel:
         # The generated HealthStub does just this, for more import time and with no types.
         ask = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
@@ -227,6 +239,32 @@ def health(address: str, service: str, timeout_ms: int) -> int:
             status = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
     click.echo(f"{service or 'server'} {status}")
     return 0 if status == "SERVING" else _NOT_SERVING
+
+
+def _probe_channel(
+    address: str, ca: Path | None, certificate: Path | None, key: Path | None, name: str | None
+) -> grpc.Channel:
+    import grpc
+
+    # A proxy named in the environment is for the outside world; a probe must see this server itself.
+    options: list[tuple[str, str | int]] = [("grpc.enable_http_proxy", 0)]
+    if ca is None:
+        if certificate is not None or key is not None or name is not None:
+            raise click.UsageError("--tls-certificate, --tls-key and --tls-name need --tls-ca")
+        return grpc.insecure_channel(address, options=options)
+    if (certificate is None) != (key is None):
+        raise click.UsageError("--tls-certificate and --tls-key go together")
+    if name is not None:
+        options.append(("grpc.ssl_target_name_override", name))
+    parts = [None if path is None else _content(path) for path in (ca, key, certificate)]
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(*parts), options=options)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as failure:
+        raise StartError(f"{path} cannot be read: {failure.strerror}") from failure
 
 
 def _status_without_reply(err: grpc.RpcError, address: str, timeout_ms: int) -> str:

@@ -18,6 +18,7 @@ from inferd.config.settings import (
     Warmup,
 )
 from inferd.config.sources import Loaded, load, unknown_flag
+from inferd.config.tls import Tls
 
 __all__ = [
     "FLAGS_ELSEWHERE",
@@ -33,6 +34,7 @@ __all__ = [
     "Models",
     "Settings",
     "Threads",
+    "Tls",
     "Warmup",
     "leaves",
     "load",

@@ -56,6 +56,7 @@ def _as_names(value: str) -> str:
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 ModelPath = Annotated[Path, BeforeValidator(_as_path), Expects("path")]
+FilePath = Annotated[Path, BeforeValidator(_as_path), Expects("path")]
 SocketPath = Annotated[
     Path, BeforeValidator(_as_path), AfterValidator(_short_path), Expects("path of at most 107 bytes")
 ]

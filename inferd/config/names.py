@@ -23,7 +23,6 @@ NOT_BUILT: Final[Mapping[str, str]] = MappingProxyType(
         "auth": "authentication",
         "api_key": "authentication",
         "jwt": "authentication",
-        "tls": "TLS",
     }
 )
 

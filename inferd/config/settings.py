@@ -28,6 +28,7 @@ from inferd.config.kinds import (
     SocketPath,
 )
 from inferd.config.metrics import Metrics
+from inferd.config.tls import Tls, tls_contradictions
 
 
 class Grpc(Section):
@@ -84,6 +85,18 @@ class Grpc(Section):
     compression: Literal["none", "gzip", "deflate"] = Field(
         default="none",
         description="How answers are compressed for clients that read it; requests may be compressed in any case.",
+    )
+    handshake_timeout_ms: int = Field(
+        default=10 * SECOND_MS,
+        ge=1,
+        le=HOUR_MS,
+        description="How long a client may take over TLS, over HTTP/2's settings, and on the native transport over the "
+        "headers of each call.",
+    )
+    health_port: Port = Field(
+        default=0,
+        description="Another port, without TLS and for everybody, that answers grpc.health.v1 and nothing else: for "
+        "probes that have no certificate, such as a kubelet's; 0 opens none.",
     )
     unix_socket: SocketPath | None = Field(
         default=None, description="Path of a Unix socket to listen on as well, for clients on the same machine."
@@ -289,6 +302,7 @@ class Settings(Section):
         "native one was not built.",
     )
     grpc: Grpc = Grpc()
+    tls: Tls = Tls()
     http: Http = Http()
     metrics: Metrics = Metrics()
     log: Log = Log()
@@ -310,7 +324,11 @@ class Settings(Section):
 
 
 def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
-    ports = [("grpc.port", settings.grpc.port), ("http.port", settings.http.port)]
+    ports = [
+        ("grpc.port", settings.grpc.port),
+        ("grpc.health_port", settings.grpc.health_port),
+        ("http.port", settings.http.port),
+    ]
     if settings.metrics.enabled:
         ports.append(("metrics.port", settings.metrics.port))
     owner: dict[int, str] = {}
@@ -319,6 +337,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
             yield (owner[port], path), f"{owner[port]} and {path} are both {port}"
         owner[port] = path
 
+    yield from tls_contradictions(settings.tls)
     if settings.models.load and settings.models.control_mode != "explicit":
         yield (
             ("models.load", "models.control_mode"),

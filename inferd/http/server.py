@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -25,8 +26,11 @@ class HttpServer:
     ``name`` and ``flag`` are for messages only: what the listener is called and which flag moves it.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int, name: str, *, flag: str) -> None:
+    def __init__(
+        self, app: ASGIApp, host: str, port: int, name: str, *, flag: str, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._app, self._host, self._port, self._name, self._flag = app, host, port, name, flag
+        self._tls = tls
         self._sockets: list[socket.socket] = []
         self._uvicorn: _Uvicorn | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -42,7 +46,7 @@ class HttpServer:
             raise Internal(f"{self._name}: started twice")
         self._sockets = await self._listen()
         self._port = self._sockets[0].getsockname()[1]
-        self._uvicorn = _Uvicorn(_config(self._app))
+        self._uvicorn = _Uvicorn(_config(self._app, self._tls))
         self._serving = asyncio.create_task(self._uvicorn.serve(sockets=self._sockets), name=f"{self._name} listener")
         up = asyncio.create_task(self._uvicorn.up.wait())
         try:
@@ -130,8 +134,8 @@ def _listening(family: int, address: tuple[object, ...]) -> socket.socket:
     return sock
 
 
-def _config(app: ASGIApp) -> uvicorn.Config:
-    return uvicorn.Config(
+def _config(app: ASGIApp, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    config = uvicorn.Config(
         app,
         http="h11",
         ws="none",
@@ -147,6 +151,9 @@ def _config(app: ASGIApp) -> uvicorn.Config:
         proxy_headers=False,
         forwarded_allow_ips="",
     )
+    config.load()
+    config.ssl = tls  # of its own it would make one from files, which it reads once
+    return config
 
 
 class _Uvicorn(uvicorn.Server):

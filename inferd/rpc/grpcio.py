@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 import grpc
 
 from inferd.config import Grpc, Settings
+from inferd.errors import StartError
 from inferd.models import settle
 from inferd.rpc.boundary import COMPRESSION
 from inferd.rpc.listening import cannot_listen, cannot_listen_at
-
-HANDSHAKE_TIMEOUT_MS: Final = 10_000
+from inferd.tls import Certificates
 
 
 class GrpcioServer:
     """A listening gRPC server; services are added before start()."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, certificates: Certificates | None = None) -> None:
+        if certificates is not None and (settings.tls.client_auth == "optional" or settings.tls.min_version != "1.2"):
+            raise StartError("tls.client_auth optional and tls.min_version 1.3 need the native transport")
+        self._certificates = certificates
+        self._client_auth = settings.tls.client_auth == "required"
         self._host, self._asked_port = settings.host, settings.grpc.port
         self._unix_socket, self._reuse_port = settings.grpc.unix_socket, settings.grpc.reuse_port
         self.port = settings.grpc.port
@@ -28,7 +32,7 @@ class GrpcioServer:
             compression=COMPRESSION[settings.grpc.compression],
             options=[
                 ("grpc.max_send_message_length", -1),
-                ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+                ("grpc.server_handshake_timeout_ms", settings.grpc.handshake_timeout_ms),
                 *_limits(settings.grpc),
             ],
         )
@@ -43,7 +47,7 @@ class GrpcioServer:
             _check_free(self._host, self._asked_port)
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            self.port = self.server.add_insecure_port(f"{host}:{self._asked_port}")
+            self.port = self._add_port(f"{host}:{self._asked_port}")
         except RuntimeError as failure:
             raise cannot_listen(self._host, self._asked_port, None) from failure
         if self._unix_socket is not None:
@@ -52,6 +56,11 @@ class GrpcioServer:
             except RuntimeError as failure:
                 raise cannot_listen_at(self._unix_socket, None) from failure
         await self.server.start()
+
+    def _add_port(self, address: str) -> int:
+        if self._certificates is None:
+            return self.server.add_insecure_port(address)
+        return self.server.add_secure_port(address, _credentials(self._certificates, self._client_auth))
 
     async def leave(self, limit_s: float) -> None:
         """Nothing: grpc.aio sends clients away in stop(), and refuses calls from then on."""
@@ -62,6 +71,20 @@ class GrpcioServer:
 
     def forget(self) -> None:
         """Nothing is remembered here."""
+
+
+def _credentials(certificates: Certificates, client_auth: bool) -> grpc.ServerCredentials:
+    """Credentials that look at the certificates with each handshake. gRPC speaks TLS 1.2 and 1.3."""
+
+    def now() -> grpc.ServerCertificateConfiguration:
+        pems = certificates.pems
+        return grpc.ssl_server_certificate_configuration([(pems.key, pems.certificate)], pems.client_ca)
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        return now() if certificates.refresh() else None
+
+    # None says that nothing has changed; the stubs do not know.
+    return grpc.dynamic_ssl_server_credentials(now(), changed, client_auth)  # type: ignore[arg-type]
 
 
 def _limits(asked: Grpc) -> list[tuple[str, int]]:

@@ -7,11 +7,9 @@ from pathlib import Path
 from inferd.errors import StartError
 
 
-def cannot_listen(host: str, port: int, cause: BaseException | None) -> StartError:
+def cannot_listen(host: str, port: int, cause: BaseException | None, flag: str = "--grpc-port") -> StartError:
     """The error for an address that cannot be had, with the flags that choose another."""
-    return StartError(
-        f"gRPC port {port} on {host} cannot be had: {_why(cause)}; choose another with --grpc-port or --host"
-    )
+    return StartError(f"gRPC port {port} on {host} cannot be had: {_why(cause)}; choose another with {flag} or --host")
 
 
 def cannot_listen_at(path: Path, cause: BaseException | None) -> StartError:

@@ -12,6 +12,7 @@ from inferd.errors import StartError
 from inferd.models import Models, Settle
 from inferd.rpc.grpcio import GrpcioServer
 from inferd.rpc.inference import InferenceService
+from inferd.tls import Certificates
 
 log = logging.getLogger("inferd.rpc")
 
@@ -47,7 +48,9 @@ class Transport(Protocol):
         """A model has come, gone or changed."""
 
 
-def open_transport(settings: Settings, models: Models, service: InferenceService) -> Transport:
+def open_transport(
+    settings: Settings, models: Models, service: InferenceService, certificates: Certificates | None = None
+) -> Transport:
     """The transport that was asked for, or the best there is. Raises StartError if the one asked for was not built."""
     if settings.transport == "native":
         try:
@@ -60,5 +63,5 @@ def open_transport(settings: Settings, models: Models, service: InferenceService
                 ) from missing
             log.warning("the native transport was not built, so grpcio carries gRPC", extra={"reason": str(missing)})
         else:
-            return NativeTransport(settings, models, service)
-    return GrpcioServer(settings)
+            return NativeTransport(settings, models, service, certificates)
+    return GrpcioServer(settings, certificates)

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,14 @@ def command(path: Path, transport: str) -> list[str]:
         sys.executable, "-m", "inferd", "serve", str(path),
         f"--transport={transport}", "--host=127.0.0.1", "--log-format=json",
     ]  # fmt: skip
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = START_TIMEOUT_S) -> None:
+    """Wait until something holds; fail if it does not come to."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"not so after {timeout_s} s"
+        time.sleep(POLL_S)
 
 
 def free_ports(count: int) -> list[int]:

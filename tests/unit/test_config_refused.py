@@ -311,4 +311,4 @@ def test_the_value_of_a_refused_setting_is_not_repeated() -> None:
 
 
 def test_a_refused_setting_is_refused_even_when_it_is_empty() -> None:
-    assert "is not built yet" in refusal({}, {"INFERD_TLS_CERT": ""})
+    assert "is not built yet" in refusal({}, {"INFERD_REDIS_URL": ""})

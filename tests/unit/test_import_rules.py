@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "inferd"
 LAYERS = (
     {"errors", "version"},
     {"_native", "proto", "config", "cpus", "health", "device", "pace", "memory", "offloop"},
-    {"repository", "telemetry", "session"},
+    {"repository", "telemetry", "session", "tls"},
     {"synthetic", "trial"},
     {"batchable", "completing", "warmup"},
     {"loading", "instance"},

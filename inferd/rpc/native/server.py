@@ -87,7 +87,7 @@ class NativeServer(grpc.aio.Server):
         return self._add_port(address, None)
 
     def add_tls_port(self, address: str, context: ssl.SSLContext) -> int:
-        """The same with TLS; the context is told to speak HTTP/2."""
+        """The same with TLS; the context is told to speak HTTP/2, and with it any that it hands connections to."""
         context.set_alpn_protocols(["h2"])
         return self._add_port(address, context)
 

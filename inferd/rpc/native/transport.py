@@ -21,12 +21,16 @@ from inferd.rpc.native.compression import accepts, packed, unpacked
 from inferd.rpc.native.limits import Limits
 from inferd.rpc.native.metadata import Header, to_send
 from inferd.rpc.native.server import NativeServer
+from inferd.tls import Certificates
 
 
 class NativeTransport:
     """A listening gRPC server; services are added before start()."""
 
-    def __init__(self, settings: Settings, models: Models, service: InferenceService) -> None:
+    def __init__(
+        self, settings: Settings, models: Models, service: InferenceService, certificates: Certificates | None = None
+    ) -> None:
+        self._certificates = certificates
         self._host, self._asked_port = settings.host, settings.grpc.port
         self._unix_socket = settings.grpc.unix_socket
         self._models = models
@@ -58,7 +62,7 @@ class NativeTransport:
         """Listen. Raises StartError if the address cannot be had."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            self.port = self.server.add_insecure_port(f"{host}:{self._asked_port}")
+            self.port = self._add_port(f"{host}:{self._asked_port}")
         except RuntimeError as failure:
             raise cannot_listen(self._host, self._asked_port, failure.__cause__) from failure
         if self._unix_socket is not None:
@@ -67,6 +71,11 @@ class NativeTransport:
             except RuntimeError as failure:
                 raise cannot_listen_at(self._unix_socket, failure.__cause__) from failure
         await self.server.start()
+
+    def _add_port(self, address: str) -> int:
+        if self._certificates is None:
+            return self.server.add_insecure_port(address)
+        return self.server.add_tls_port(address, self._certificates.context("h2"))
 
     async def leave(self, limit_s: float) -> None:
         """Send clients elsewhere, and answer what crosses with that news for as long as they need to hear it."""
@@ -116,6 +125,7 @@ def _limits(asked: Grpc) -> Limits:
         max_message_bytes=asked.max_message_bytes,
         max_metadata_bytes=asked.max_metadata_bytes,
         max_streams=asked.max_concurrent_streams,
+        handshake_timeout_s=asked.handshake_timeout_ms / 1000,
         keepalive_s=seconds(asked.keepalive_time_ms),
         keepalive_timeout_s=asked.keepalive_timeout_ms / 1000,
         max_idle_s=seconds(asked.max_connection_idle_ms),
