@@ -86,6 +86,7 @@ docs: $(VENV)/.dev ## regenerate the pages that come from the code
 	$(BIN)/python -m inferd.repository.docs > docs/model-config.md
 	$(BIN)/python -m inferd.telemetry.docs > docs/metrics.md
 	PYTHONPATH=tests:. $(BIN)/python -m triton.page
+	$(BIN)/python deploy/monitoring/dashboards.py
 
 screens: $(VENV)/.dev tools ## take the pictures of the status page anew
 	PYTHONPATH=tests:. $(BIN)/python -m serve.screens
