@@ -315,9 +315,15 @@ class Lifecycle:
     async def _drain(self, model: Model) -> None:
         while not model.has_ended:
             await asyncio.sleep(DRAIN_LOOK_S)
+        held = [model.loaded]
         model.release()
+
+        def free() -> None:
+            held.clear()  # weights that are given back keep the interpreter for as long as they are many
+            release_memory()
+
         if not self._stops:
-            await self._threads.run(release_memory)
+            await self._threads.run(free)
         self._forget(model)
         if not self._stops:
             log.info("model unloaded", extra={"model": model.name, "version": model.version})

@@ -23,9 +23,55 @@ LENGTHS = (32, 48, 64, 16, 1, 8, 4, 2, 224, 256)
 # whatever character, rows then differ in their number of words, and the probe sees it pad them to the longest.
 TEXT = b"a b,c-d_e;f.g " * 8
 
+# A warm-up with rows of megabytes must not keep one for each place in its largest batch.
+DISTINCT_ROWS = 16
+
 STRING_HEADER = 4  # each element of raw BYTES begins with its length
 
 _ELEMENT_TYPES: Mapping[str, int] = MappingProxyType({name: number for number, name in NAMES.items()})
+
+
+class Rows:
+    """What requests of generated rows are made of: small random values, with `length` for every open dimension.
+
+    Row r always has the same values for the same seed and length, so that rows can be compared between runs of
+    different sizes. Each is drawn once, and they begin anew after DISTINCT_ROWS.
+    """
+
+    def __init__(self, signature: Signature, inputs: Sequence[TensorInfo], length: int, seed: int = 0) -> None:
+        """Draws nothing yet."""
+        self._signature, self._seed = signature, seed
+        self._inputs = [(info, [length if dim < 0 else dim for dim in info.wire]) for info in inputs]
+        self._drawn: dict[int, list[bytes]] = {}
+
+    def request(self, rows: int, first_row: int = 0) -> Request:
+        """A bound request of rows from `first_row` on; of a model that does not batch, of all that it takes."""
+        batched = self._signature.batched
+        parts = [self._row(row % DISTINCT_ROWS) for row in range(first_row, first_row + (rows if batched else 1))]
+        return bound(
+            self._signature,
+            (
+                (info.name, info.datatype, [rows, *shape[1:]] if batched else shape, b"".join(raws))
+                for (info, shape), raws in zip(self._inputs, zip(*parts, strict=True), strict=True)
+            ),
+        )
+
+    def _row(self, row: int) -> list[bytes]:
+        known = self._drawn.get(row)
+        if known is None:
+            batched = self._signature.batched
+            known = self._drawn[row] = [
+                _raw(
+                    info.element_type,
+                    _values(
+                        info.element_type,
+                        [1, *shape[1:]] if batched else shape,
+                        [self._seed, index, row] if batched else [self._seed, index],
+                    ),
+                )
+                for index, (info, shape) in enumerate(self._inputs)
+            ]
+        return known
 
 
 def request(
@@ -36,22 +82,8 @@ def request(
     seed: int = 0,
     first_row: int = 0,
 ) -> Request:
-    """A bound request of `rows` rows with small random values and `length` for every open dimension.
-
-    Row r of a request with the same seed and length always has the values of row `first_row + r`, so that
-    rows can be compared between runs of different sizes.
-    """
-    tensors = []
-    for index, info in enumerate(inputs):
-        shape = [length if dim < 0 else dim for dim in info.wire]
-        if signature.batched:
-            values = np.concatenate(
-                [_values(info.element_type, [1, *shape[1:]], [seed, index, first_row + row]) for row in range(rows)]
-            )
-        else:
-            values = _values(info.element_type, shape, [seed, index])
-        tensors.append((info.name, info.datatype, values.shape, _raw(info.element_type, values)))
-    return bound(signature, tensors)
+    """A single request of Rows."""
+    return Rows(signature, inputs, length, seed).request(rows, first_row)
 
 
 def bound(signature: Signature, tensors: Iterable[tuple[str, str, Sequence[int], bytes]]) -> Request:

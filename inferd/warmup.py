@@ -39,14 +39,15 @@ class Warmup:
         self, session: Session, signature: Signature, slots: Sequence[Slot], length: int | None, budget_ns: int
     ) -> None:
         """The time starts now; samples of config.pbtxt do not count against it."""
-        self._session, self._signature, self._slots, self._length = session, signature, slots, length
+        self._session, self._signature, self._slots = session, signature, slots
+        self._rows = None if length is None else synthetic.Rows(signature, session.inputs, length)
         self._end_ns = time.monotonic_ns() + budget_ns
 
     def measure(self) -> Measured:
         """Run growing batches until larger ones win nothing or the time is up; then the sizes people ask about."""
         max_rows = self._signature.max_rows
         found = Measured(Pace(max_rows))
-        if self._length is None:
+        if self._rows is None:
             return found
         try:
             self._grow(found)
@@ -81,7 +82,7 @@ class Warmup:
 
         Those that run for at most `short_ns` run in the spare slot too.
         """
-        if self._length is None:
+        if self._rows is None:
             return
         try:
             for rows in _to_prepare(pace, largest):
@@ -112,8 +113,8 @@ class Warmup:
 
     def _timed(self, slot: Slot, rows: int) -> tuple[int, int]:
         """The size class of a batch of generated rows, and how long it ran."""
-        assert self._length is not None
-        batch = alone(self._signature, synthetic.request(self._signature, self._session.inputs, rows, self._length))
+        assert self._rows is not None
+        batch = alone(self._signature, self._rows.request(rows))
         started_ns = time.monotonic_ns()
         slot.run(batch)
         return batch.size_class, time.monotonic_ns() - started_ns

@@ -187,3 +187,17 @@ def test_a_model_without_a_batch_axis_takes_samples_of_one(tmp_path: Path) -> No
 @pytest.mark.parametrize("dims", [[4], [1, 4]])
 def test_where_nobody_says_max_batch_size_the_dims_may_have_the_batch_or_not(tmp_path: Path, dims: list[int]) -> None:
     loaded(tmp_path, onnx_models.scale(), sample(tensor("x", "FP32", dims, "zero_data: true")))
+
+
+def test_a_row_is_the_same_in_requests_of_every_size_and_rows_begin_anew_after_some(tmp_path: Path) -> None:
+    made = loaded(tmp_path, onnx_models.mlp())
+    rows = synthetic.Rows(made.signature, made.session.inputs, 1)
+
+    def contents(count: int, first: int = 0) -> bytes:
+        return rows.request(count, first).tensor_bytes(0)
+
+    row_nbytes = len(contents(1))
+    assert contents(3) == contents(1) + contents(1, 1) + contents(1, 2)
+    assert contents(1) != contents(1, 1)
+    assert contents(1, synthetic.DISTINCT_ROWS) == contents(1)
+    assert len(contents(40)) == 40 * row_nbytes
