@@ -102,6 +102,11 @@ OVERVIEW = [
             ),
             Panel("Refused", [(rate("inferd_rejected_requests_total", SERVER, "reason"), "{{reason}}")], "reqps"),
             Panel(
+                "Refused for want of room or time",
+                [(rate("inferd_shed_requests_total", SERVER, "reason"), "{{reason}}")],
+                "reqps",
+            ),
+            Panel(
                 "Failed after they were accepted",
                 [(rate("inferd_failed_requests_total", SERVER, "reason"), "{{reason}}")],
                 "reqps",

@@ -57,7 +57,7 @@ def refused(minutes: int, reason: str) -> dict[str, str]:
         READY: f"1x{minutes}",
         f'inferd_requests_total{{{ONE}, code="OK"}}': f"0+1000x{minutes}",
         f'inferd_requests_total{{{ONE}, code="RESOURCE_EXHAUSTED"}}': f"0+50x{minutes}",
-        f'inferd_rejected_requests_total{{{ONE}, reason="{reason}"}}': f"0+50x{minutes}",
+        f'inferd_shed_requests_total{{{ONE}, reason="{reason}"}}': f"0+50x{minutes}",
     }
 
 
@@ -162,9 +162,13 @@ MORE: Mapping[str, tuple[str, bool, Case]] = {
     "refusals for want of room count though no code is bad": (
         "InferdBudgetBurn1h",
         True,
-        Case(refused(70, "overloaded"), "65m"),
+        Case(refused(70, "queue"), "65m"),
     ),
-    "refusals for another reason do not": ("InferdBudgetBurn1h", False, Case(refused(70, "invalid"), "65m")),
+    "refusals of one caller who has too much already do not": (
+        "InferdBudgetBurn1h",
+        False,
+        Case(refused(70, "caller"), "65m"),
+    ),
     "callers' own mistakes do not": ("InferdBudgetBurn1h", False, Case(ends(70, 900, "INVALID_ARGUMENT"), "65m")),
     "a server without requests is silent": ("InferdBudgetBurn1h", False, Case({READY: "1x70"}, "65m")),
     "a failed load is told by its counter too": (

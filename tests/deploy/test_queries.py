@@ -146,3 +146,13 @@ def test_dashboards_know_each_other_and_their_variables() -> None:
         known = {variable["name"] for variable in document["templating"]["list"]} | {"__rate_interval"}
         used = set(re.findall(r"\$\{?(\w+)\}?", json.dumps(document["panels"])))
         assert used <= known
+
+
+@pytest.mark.parametrize(
+    "page", sorted((MONITORING.parents[1] / "docs" / "runbooks").glob("*.md")), ids=lambda path: path.stem
+)
+def test_runbooks_name_only_what_is_exported(page: Path, exported: set[str]) -> None:
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exported}
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    named = set(re.findall(r"\b(?:inferd|process)_\w+|\binferd:[a-z]\w*:\w+", page.read_text()))
+    assert named <= exported | families | recorded
