@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "check": ("bench.micro.command", "check"),
         "memory": ("bench.memory", "memory"),
         "abuse": ("bench.abuse.command", "abuse"),
+        "plan": ("bench.plan", "plan"),
         "swap": ("bench.swap", "swap"),
     }
 )

@@ -43,11 +43,11 @@ class _Inferd(click.Group):
         sys.exit(code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), "bench", "serve"])
+        return sorted([*super().list_commands(ctx), "bench", "plan", "serve"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         # Serve's flags are the settings, and reading those costs more than a whole health check.
-        lazy = {"bench": _bench_command, "serve": _serve_command}
+        lazy = {"bench": _bench_command, "plan": _plan_command, "serve": _serve_command}
         return lazy[cmd_name]() if cmd_name in lazy else super().get_command(ctx, cmd_name)
 
 
@@ -193,6 +193,15 @@ def check(path: Path, out_json: bool) -> int:
 
 def _bench_command() -> click.Command:
     from inferd.bench.command import command
+
+    return command()
+
+
+# --- plan ------------------------------------------------------------------------------------------
+
+
+def _plan_command() -> click.Command:
+    from inferd.plan.command import command
 
     return command()
 

@@ -23,7 +23,7 @@ LAYERS = (
     {"lifecycle", "samples", "banner"},
     {"watch"},
     {"rpc", "http"},
-    {"app", "check", "bench"},
+    {"app", "check", "bench", "plan"},
     {"cli"},
     {"__main__"},
 )

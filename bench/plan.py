@@ -1,0 +1,127 @@
+"""`python -m bench plan`: what the simulation of `inferd plan` says of one pod, beside what a real server does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bench.processes import Group, Start, free_port
+from inferd.bench.machine import this_machine
+from inferd.config import load
+from inferd.errors import StartError
+from inferd.plan.measure import HOP_US, REQUEST_US, measured, told
+from inferd.plan.simulation import Load, simulate
+
+WIDTH: Final = 768
+LAYERS: Final = 8
+USED: Final = (0.1, 0.3, 0.5, 0.7, 0.85)
+START_TRIES: Final = 300
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(min=1), default=8.0, show_default=True, help="For each rate.")
+@click.option("--json", "out_json", type=click.Path(dir_okay=False, path_type=Path), help="Write what was found there.")
+def plan(seconds: float, out_json: Path | None) -> None:
+    """One server on one CPU at rising rates: its figures beside the simulated ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = compare(Path(folder), seconds)
+    if out_json is not None:
+        out_json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def compare(folder: Path, seconds: float) -> dict[str, Any]:
+    """Measure the model, serve it, and print a line for each rate."""
+    repository = folder / "models"
+    write(repository / "layers" / "1" / "model.onnx")
+    flags = {"threads.cpus": "1", "grpc.port": str(free_port()), "http.port": "0", "metrics.port": "0"}
+    settings = load(flags, models_path=str(repository)).settings
+    address = f"127.0.0.1:{settings.grpc.port}"
+    command = (sys.executable, "-m", "inferd", "serve", repository, "--host=127.0.0.1")
+    arguments = [f"--{name.replace('.', '-')}={value}" for name, value in flags.items()]
+    rows: list[dict[str, float]] = []
+    pod = measured(repository, None, settings, REQUEST_US, HOP_US)
+    limit = min(pod.pod.limits(1).values())
+    print(f"{pod.name}: {told(pod)}")
+    with Group(Start((*command, *arguments)), folder / "log") as server:
+        wait(address, server)
+        print(f"{'used':>5} {'rate/s':>8}   {'p50 ms':>8} {'simulated':>9}   {'p99 ms':>8} {'simulated':>9}   batch")
+        for used in USED:
+            rate = round(used * limit)
+            real = asked(address, rate, seconds)
+            simulated = simulate(pod.pod, Load(rate, 1, requests=max(5000, int(rate * seconds))))
+            row = {
+                "used": used,
+                "rate": rate,
+                "answered": real["throughput"],
+                "p50_ms": real["p50_ms"],
+                "simulated_p50_ms": simulated.p50_ns / 1e6,
+                "p99_ms": real["p99_ms"],
+                "simulated_p99_ms": simulated.p99_ns / 1e6,
+                "simulated_batch": simulated.batch_requests,
+            }
+            rows.append(row)
+            print(
+                f"{used:>5.0%} {rate:>8}   {row['p50_ms']:>8.2f} {row['simulated_p50_ms']:>9.2f}"
+                f"   {row['p99_ms']:>8.2f} {row['simulated_p99_ms']:>9.2f}   {row['simulated_batch']:.1f}"
+            )
+    return {"machine": asdict(this_machine()), "pod": dict(told(pod)), "limit": limit, "rates": rows}
+
+
+def asked(address: str, rate: int, seconds: float) -> dict[str, float]:
+    """What `inferd bench` says of a server at a rate."""
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "inferd", "bench", address, "layers", f"--rate={rate}",
+            f"--duration={seconds}", "--warmup=2", "--max-in-flight=4000", "--json=-",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise StartError(f"inferd bench: {done.stderr[-400:]}")
+    [point] = json.loads(done.stdout)["points"]
+    latency = point["latency"]
+    return {
+        "throughput": point["requests_per_second"],
+        "p50_ms": latency["p50_ns"] / 1e6,
+        "p99_ms": latency["p99_ns"] / 1e6,
+    }
+
+
+def wait(address: str, server: Group) -> None:
+    """Until the server is ready. Raises StartError if it does not become so."""
+    for _ in range(START_TRIES):
+        health = [sys.executable, "-m", "inferd", "health", f"--address={address}"]
+        if subprocess.run(health, capture_output=True, check=False).returncode == 0:
+            return
+        if server.process.poll() is not None:
+            break
+    raise StartError("the server did not become ready")
+
+
+def write(path: Path) -> None:
+    """A network of some matrix products, each of which needs all of its weights for one row as for many."""
+    random = np.random.default_rng(0)
+    weights = {f"w{n}": random.standard_normal((WIDTH, WIDTH), np.float32) / WIDTH**0.5 for n in range(LAYERS)}
+    nodes = []
+    for n in range(LAYERS):
+        nodes.append(helper.make_node("MatMul", ["x" if n == 0 else f"y{n - 1}", f"w{n}"], [f"m{n}"]))
+        nodes.append(helper.make_node("Tanh", [f"m{n}"], [f"y{n}"]))
+    graph = helper.make_graph(
+        nodes,
+        "layers",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", WIDTH])],
+        [helper.make_tensor_value_info(f"y{LAYERS - 1}", TensorProto.FLOAT, ["rows", WIDTH])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    path.parent.mkdir(parents=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
