@@ -14,12 +14,13 @@ NATIVE_TESTS := $(patsubst %,tests/unit/test_%.py,\
 SERVE_FLAGS ?=
 # How many tests run at a time: tests of one group, see tests/conftest.py, stay together.
 WORKERS ?= --numprocesses=2 --dist=loadgroup
+LOCK = $(BIN)/uv pip compile --quiet --generate-hashes --python-platform linux --no-header --no-annotate
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= receive codec client
 # Some tools call others by name: cython-lint its checkers, the tests grpcurl.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help serve test test-unit test-serve test-interop test-again test-asan test-long fuzz bench bench-check lint format docs screens debug release clean system tools
+.PHONY: help serve test test-unit test-serve test-interop test-again test-asan test-long fuzz bench bench-check lint format docs screens debug release clean system tools locks sbom test-image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +97,28 @@ debug: $(VENV)/.dev ## rebuild ext/ in place with checks and counters of live ob
 
 release: $(VENV)/.dev ## rebuild ext/ in place as it is installed
 	$(BIN)/python setup.py -q build_ext --inplace --force
+
+locks: $(VENV)/.dev ## look up anew what the images hold, into deploy/image/*.lock
+	$(BIN)/python -m pip install --quiet 'uv>=0.9'
+	$(LOCK) --python-version 3.11 pyproject.toml -o deploy/image/requirements.lock
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \
+	  $(LOCK) --python-version 3.11 - -o deploy/image/requirements-build.lock
+	$(LOCK) --python-version 3.11 --override deploy/image/overrides-cuda.in pyproject.toml deploy/image/requirements-cuda11.in \
+	  -o deploy/image/requirements-cuda11.lock
+	$(LOCK) --python-version 3.12 --override deploy/image/overrides-cuda.in pyproject.toml deploy/image/requirements-cuda12.in \
+	  -o deploy/image/requirements-cuda12.lock
+
+sbom: $(VENV)/.dev ## what the CPU image holds beside Debian, as CycloneDX, into build/sbom.cdx.json
+	@mkdir -p build
+	$(BIN)/python -m pip install --quiet 'cyclonedx-bom>=7'
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o build/sbom.cdx.json deploy/image/requirements.lock
+
+test-image: $(VENV)/.dev ## build the CPU image with buildah on a base of our own and let it answer; root, minutes
+	@missing=""; \
+	command -v buildah >/dev/null || missing="$$missing buildah crun"; \
+	command -v debootstrap >/dev/null || missing="$$missing debootstrap"; \
+	$(INSTALL)
+	$(BIN)/python -m pytest -m long tests/deploy/test_image_build.py
 
 clean: ## remove everything that the other targets made
 	rm -rf build $(VENV) inferd/_native/*.so inferd/proto/*_pb2* *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
