@@ -22,6 +22,7 @@ COPY ext ext
 COPY inferd inferd
 RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /build/bin/pip --python /opt/inferd/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl \
+    && /build/bin/pip --python /opt/inferd/bin/python check \
     && /opt/inferd/bin/python -I -c 'import inferd._native.h2'
 
 FROM ${BASE} AS runtime

@@ -57,8 +57,8 @@ def image() -> str:
     buildah("copy", "--quiet", container, base, "/")
     buildah("commit", "--quiet", container, "localhost/base")
     buildah("rm", container)
-    buildah("bud", "--layers", "--isolation=chroot", "--format=docker", "--pull-never", "--build-arg=BASE=localhost/base",
-            "--tag=localhost/inferd", "--file=Dockerfile", ".")  # fmt: skip
+    buildah("bud", "--layers", "--isolation=chroot", "--format=docker", "--pull-never",
+            "--build-arg=BASE=localhost/base", "--tag=localhost/inferd", "--file=Dockerfile", ".")  # fmt: skip
     return "localhost/inferd"
 
 
