@@ -6,18 +6,18 @@ Facts: kserve/open-inference-protocol, specification/protocol/inference_rest.md.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from inferd.errors import InvalidRequest, NotAllowed
+from inferd.http.bodies import Bodies, whole_number
 from inferd.http.document import Asked, parse, render
 from inferd.offloop import OffLoop
 from inferd.proto import inference_pb2 as pb
@@ -26,7 +26,6 @@ HEAD_LENGTH: Final = "inference-header-content-length"
 EXTENSIONS: Final = ("binary_tensor_data", "classification", "schedule_policy")
 _SMALL_BYTES: Final = 64 * 1024
 _UNCACHED: Final = {"cache-control": "no-store"}
-_DIGITS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 T = TypeVar("T")
 
@@ -95,13 +94,15 @@ def inference_routes(service: Service, max_body_bytes: int) -> list[Route]:
     """Inference. Bodies over `max_body_bytes` are refused with 413; large ones are read on a worker thread."""
     # Two, because Python lets only one of them work at a time anyway; more would only hold more bodies in memory.
     workers = OffLoop("rest", 2)
+    bodies = Bodies(max_body_bytes)
 
     async def infer(request: Request) -> Response:
         _refuse_other_sites(request)
         name, version = _asked(request)
-        body = await _body(request, max_body_bytes)
-        head = _head_length(request, len(body))
-        asked: Asked = await _work(workers, len(body), partial(parse, name, version, body, head))
+        async with bodies.read(request) as body:
+            head = _head_length(request, len(body))
+            asked: Asked = await _work(workers, len(body), partial(parse, name, version, body, head))
+            del body  # what is queued holds bytes of its own
         answer = await _while_connected(request, service.infer(asked.message, None))
         parts, json_bytes = await _work(workers, len(answer), partial(render, answer, asked))
         if len(parts) == 1:
@@ -137,37 +138,15 @@ def _refuse_other_sites(request: Request) -> None:
         raise NotAllowed("pages of other sites may not run models here; send requests from a program")
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise HTTPException(415, "compressed bodies are not read; send it without content-encoding")
-    told = request.headers.get("content-length", "0")
-    size = int(told) if _DIGITS.fullmatch(told) else 0
-    parts = []
-    if size <= limit:
-        size = 0
-        try:
-            async for part in request.stream():
-                size += len(part)
-                if size > limit:
-                    break
-                parts.append(part)
-        except ClientDisconnect:
-            raise HTTPException(400, "the body ended early") from None
-    if size > limit:
-        # The rest stays unread, so the connection cannot be used for another request.
-        text = f"the body is larger than {limit} bytes; send less at once, use gRPC, or raise http.max_body_bytes"
-        raise HTTPException(413, text, headers={"connection": "close"})
-    return b"".join(parts)
-
-
 def _head_length(request: Request, body_bytes: int) -> int:
     """How much of the body is JSON: all of it unless a header says less."""
     told = request.headers.get(HEAD_LENGTH)
     if told is None:
         return body_bytes
-    if not _DIGITS.fullmatch(told) or int(told) > body_bytes:
+    length = whole_number(told)
+    if length is None or length > body_bytes:
         raise InvalidRequest(f"Inference-Header-Content-Length is no number up to the length of the body, {body_bytes}")
-    return int(told)
+    return length
 
 
 async def _work(workers: OffLoop, size: int, work: Callable[[], T]) -> T:
