@@ -17,6 +17,9 @@ cdef class Hub:
     cdef readonly uint32_t max_streams
     cdef readonly uint32_t window_bytes
     cdef readonly int64_t max_unpaid_frames
+    # Messages of so many bytes and more are refused before they are read; 0 = all are read that are not too large.
+    cdef public size_t spare_bytes
+    cdef readonly int64_t unread    # so refused
     # All connections read into one buffer: what it holds is used up before the loop reads again.
     cdef bytearray buffer
     cdef object view
@@ -28,5 +31,6 @@ cdef class Hub:
     cdef int64_t next_deadline_ns
 
     cdef int flush(self) except -1
+    cdef bint is_too_much(self, size_t size) noexcept
     cdef int plan(self) except -1
     cdef int watch(self, int64_t deadline_ns) except -1

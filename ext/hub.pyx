@@ -48,6 +48,13 @@ cdef class Hub:
                 connection.flush()
         return 0
 
+    cdef bint is_too_much(self, size_t size) noexcept:
+        """Whether a message of this size is to be refused just now; then it is counted."""
+        if self.spare_bytes == 0 or size < self.spare_bytes:
+            return False
+        self.unread += 1
+        return True
+
     cdef int plan(self) except -1:
         """Have a flush called soon, unless one comes anyway."""
         if not self.is_busy and not self.flush_is_planned:

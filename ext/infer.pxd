@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t
 
+from inferd._native.admission cimport Admission, Caller
 from inferd._native.doorbell cimport Bell
 from inferd._native.queue cimport BatchQueue
 from inferd._native.region cimport Regions
@@ -34,6 +35,8 @@ cdef class InferMethod(Method):
     cdef object unpacked
     cdef object packed
     cdef int64_t timeout_ns
+    cdef Admission admission
+    cdef list pushback         # what goes with every Overloaded
 
     # The last one looked up, and by which name: most requests ask for what the one before them asked for.
     cdef Endpoint last
@@ -41,7 +44,9 @@ cdef class InferMethod(Method):
     cdef bytes last_version
 
     cdef Endpoint endpoint_of(self, Request request)
+    cdef Caller caller_of(self, Stream stream)
     cdef int refuse(self, Stream stream, failure) except -1
+    cdef list trailers_of(self, failure)
 
 
-cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns)
+cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns, Admission admission, Caller caller)

@@ -3,6 +3,7 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+from inferd._native.admission cimport Admission, Caller, release
 from inferd._native.bind cimport bind_request
 from inferd._native.clock cimport monotonic_ns
 from inferd._native.doorbell cimport Bell
@@ -14,7 +15,7 @@ from inferd._native.stats cimport ModelStats
 from inferd._native.stream cimport OPEN, Method, Stream
 from inferd._native.wire cimport Request, decode
 
-from inferd.errors import Code, DeadlineExceeded, InferdError, Internal
+from inferd.errors import Code, DeadlineExceeded, InferdError, Internal, Overloaded
 
 cdef int CANCELLED = Code.CANCELLED
 cdef int DEADLINE_EXCEEDED = Code.DEADLINE_EXCEEDED
@@ -46,16 +47,24 @@ cdef class Waiter:
         raise NotImplementedError
 
 
-cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns):
-    """Check a decoded request and queue it; the bell is not rung yet.
+cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns, Admission admission, Caller caller):
+    """Have a permit for a decoded request, check it and queue it; the bell is not rung yet.
 
-    Gives the refusal that every request here gets, if there is one. Raises an InferdError for one of this request's own.
+    Gives the refusal that others get as well, if there is one. Raises an InferdError for one of this request's own.
     """
     if endpoint.refusal is not None:
         return endpoint.refusal  # not raised, or it would grow a traceback with each request
-    bind_request(endpoint.signature, request, endpoint.regions)
-    request.deadline_ns = deadline_ns
-    endpoint.queue.put(request, monotonic_ns())
+    if admission is not None:
+        refusal = admission.acquire(request, caller)
+        if refusal is not None:
+            return refusal
+    try:
+        bind_request(endpoint.signature, request, endpoint.regions)
+        request.deadline_ns = deadline_ns
+        endpoint.queue.put(request, monotonic_ns())
+    except BaseException:
+        release(request)
+        raise
     endpoint.stats.accept()
     return None
 
@@ -68,12 +77,13 @@ cdef class InferMethod(Method):
     until forget(). `unknown` counts requests that found none. `trailers` says what goes with an error beside
     code and text; `unpacked` makes a compressed message plain. `packed`, if not None, takes a Stream and an answer and
     gives it compressed with the name of how, or None where it is to stay as it is. Calls without a deadline get
-    `timeout_ns`, if not 0.
+    `timeout_ns`, if not 0. `admission`, if not None, has the permits.
     """
 
-    def __cinit__(self, find, ModelStats unknown not None, trailers, unpacked, packed, int64_t timeout_ns):
+    def __cinit__(self, find, ModelStats unknown not None, trailers, unpacked, packed, int64_t timeout_ns, Admission admission=None):
         self.endpoints, self.find, self.unknown = {}, find, unknown
         self.trailers, self.unpacked, self.packed, self.timeout_ns = trailers, unpacked, packed, timeout_ns
+        self.admission = admission
 
     def forget(self) -> None:
         """Ask `find` again from now on: a model has come, gone or changed."""
@@ -106,7 +116,7 @@ cdef class InferMethod(Method):
             request = decode(body)
             endpoint = self.endpoint_of(request)
             stream.owner = endpoint
-            refusal = admit(endpoint, request, stream.deadline_ns)
+            refusal = admit(endpoint, request, stream.deadline_ns, self.admission, self.caller_of(stream))
             if refusal is not None:
                 return self.refuse(stream, refusal)
         except InferdError as failure:
@@ -121,6 +131,16 @@ cdef class InferMethod(Method):
             stream.outlet.watch(request.deadline_ns)
         endpoint.bell.ring()
         return 0
+
+    cdef Caller caller_of(self, Stream stream):
+        """Who pays for what comes on this stream: whom the call was found to be from, else its connection."""
+        if self.admission is None:
+            return None
+        if stream.caller is not None:
+            return stream.caller
+        if stream.outlet.caller is None:
+            stream.outlet.caller = self.admission.connection()
+        return stream.outlet.caller
 
     cdef Endpoint endpoint_of(self, Request request):
         cdef Endpoint endpoint
@@ -145,7 +165,15 @@ cdef class InferMethod(Method):
         stream.call = stream.owner = None
         stats.finished(failure.code, (monotonic_ns() - stream.arrived_ns) * 1e-9)
         stats.shed(failure.shed_for)
-        return stream.fail(failure.code, failure.public_text.encode(), self.trailers(failure))
+        return stream.fail(failure.code, failure.public_text.encode(), self.trailers_of(failure))
+
+    cdef list trailers_of(self, failure):
+        """What `trailers` says, asked once for all that are Overloaded: those come many at a time."""
+        if not isinstance(failure, Overloaded):
+            return self.trailers(failure)
+        if self.pushback is None:
+            self.pushback = self.trailers(failure)
+        return self.pushback
 
     cdef void closed(self, Stream stream) noexcept:
         cdef Endpoint endpoint = stream.owner
@@ -154,8 +182,10 @@ cdef class InferMethod(Method):
             return
         request = stream.call
         stream.call = stream.owner = request.completion = None
-        if endpoint.queue.drop(request) and stream.code == DEADLINE_EXCEEDED:
-            endpoint.stats.expire()
+        if endpoint.queue.drop(request):
+            release(request)
+            if stream.code == DEADLINE_EXCEEDED:
+                endpoint.stats.expire()
         endpoint.stats.ended(
             stream.code if stream.code >= 0 else CANCELLED, (monotonic_ns() - stream.arrived_ns) * 1e-9)
 
@@ -196,6 +226,7 @@ def settle(list requests not None, ModelStats stats not None, trailers, Hub hub)
         hub.is_busy = True
     try:
         for request in requests:
+            release(request)
             waiter = request.completion
             if request.run_ns:
                 stats.ran(request, waiter is not None)

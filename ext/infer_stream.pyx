@@ -7,6 +7,7 @@ says so in its place in the line, and the stream goes on.
 cimport cython
 from libc.stdint cimport int64_t
 
+from inferd._native.admission cimport release
 from inferd._native.clock cimport monotonic_ns
 from inferd._native.infer cimport Endpoint, InferMethod, Waiter, admit
 from inferd._native.nghttp2 cimport NGHTTP2_INTERNAL_ERROR
@@ -136,8 +137,9 @@ cdef class Line:
             deadline_ns = self.stream.deadline_ns
             if deadline_ns == 0 and infer.timeout_ns:
                 deadline_ns = place.begun_ns + infer.timeout_ns
-            refusal = admit(endpoint, request, deadline_ns)
+            refusal = admit(endpoint, request, deadline_ns, infer.admission, infer.caller_of(self.stream))
             if refusal is not None:
+                endpoint.stats.shed(refusal.shed_for)
                 return place.fail(request, refusal)
         except InferdError as failure:
             if endpoint is not None:
@@ -247,8 +249,10 @@ cdef class Line:
             request, place.request = place.request, None
             if request is not None:
                 request.completion = None
-                if place.endpoint.queue.drop(request) and code == DEADLINE_EXCEEDED:
-                    place.endpoint.stats.expire()
+                if place.endpoint.queue.drop(request):
+                    release(request)
+                    if code == DEADLINE_EXCEEDED:
+                        place.endpoint.stats.expire()
             self.method.count(place, code, now_ns)
         return 0
 

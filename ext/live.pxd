@@ -15,6 +15,7 @@ cdef enum Kind:
     QUEUED
     STREAMS
     CONNECTIONS
+    CALLERS
     KINDS
 
 

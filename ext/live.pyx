@@ -17,4 +17,5 @@ def snapshot() -> dict | None:
         "queued": counts[<int>QUEUED],
         "streams": counts[<int>STREAMS],
         "connections": counts[<int>CONNECTIONS],
+        "callers": counts[<int>CALLERS],
     }

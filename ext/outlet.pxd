@@ -10,10 +10,12 @@ cdef class Outlet:
     cdef size_t max_message_bytes
     cdef size_t max_metadata_bytes
     cdef size_t window_bytes
+    cdef public object caller    # whose requests come on it; None until somebody asks
 
     cdef void touch(self) noexcept
     cdef int put(self, const uint8_t* data, size_t size) except -1
     cdef int lend(self, bytes owner, size_t start, size_t size) except -1
     cdef int flush(self) except -1
     cdef int watch(self, int64_t deadline_ns) except -1
+    cdef bint is_too_much(self, size_t size) noexcept
     cdef int64_t expire(self, int64_t now_ns) except -1

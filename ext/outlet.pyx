@@ -25,6 +25,10 @@ cdef class Outlet:
         """Have expire() called then at the latest."""
         raise NotImplementedError
 
+    cdef bint is_too_much(self, size_t size) noexcept:
+        """Whether there is no memory to spare just now for a message of this size."""
+        return False
+
     cdef int64_t expire(self, int64_t now_ns) except -1:
         """End every call whose deadline has passed; says when the next one does, or 0."""
         raise NotImplementedError

@@ -41,5 +41,6 @@ cdef class Session(Outlet):
     cdef list live(self)
     cdef int begin(self, Stream stream) except -1
     cdef int refuse_http(self, Stream stream, bytes status, bint is_head) except -1
+    cdef bint is_too_much(self, size_t size) noexcept
     cdef int look_up(self, Stream stream, bytes path, nghttp2_rcbuf* shared) except -1
     cdef void bug(self, Stream stream) noexcept

@@ -284,6 +284,9 @@ cdef class Session(Outlet):
     cdef int watch(self, int64_t deadline_ns) except -1:
         return self.hub.watch(deadline_ns)
 
+    cdef bint is_too_much(self, size_t size) noexcept:
+        return self.hub.is_too_much(size)
+
     cdef int64_t expire(self, int64_t now_ns) except -1:
         cdef Stream stream
         cdef int64_t due_ns, next_ns = 0

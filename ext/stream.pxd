@@ -82,6 +82,7 @@ cdef class Stream:
 
     # What the method keeps with it.
     cdef public object call
+    cdef public object caller    # whose call it is, if that is not whoever has the connection
     cdef object owner
 
     cdef int add_header(self, nghttp2_rcbuf* name, nghttp2_rcbuf* value) noexcept

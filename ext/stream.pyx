@@ -17,6 +17,7 @@ cdef enum:
     MAX_TRAILERS = 64
     HEADER_OVERHEAD = 32  # what one costs beside its own bytes, RFC 9113 section 6.5.2
 
+cdef list PUSHBACK = [(b"grpc-retry-pushback-ms", b"1000")]  # gRFC A6
 # Kept, because a header's bytes must live until it is submitted.
 cdef tuple STATUSES = tuple([b"%d" % number for number in range(17)])
 
@@ -154,6 +155,9 @@ cdef class Stream:
                 f"a message of {self.wanted} bytes is larger than the {self.outlet.max_message_bytes} that this "
                 "server takes (grpc.max_message_bytes)".encode(),
             )
+        elif self.outlet.is_too_much(self.wanted):
+            self.fail(8, b"the server is short of memory (admission.memory_share); try again later", PUSHBACK)
+            self.method.closed(self)
         else:
             self.incoming = PyBytes_FromStringAndSize(NULL, self.wanted)
             return True
@@ -413,4 +417,4 @@ cdef class Stream:
         self.incoming = self.current = self.outgoing = None
         if self.method is not None:
             self.method.closed(self)
-        self.call = self.owner = None
+        self.call = self.owner = self.caller = None

@@ -121,6 +121,10 @@ cdef class Request:
     cdef int64_t until_ns             # when its time in the queue is over; 0 = never
     cdef readonly int64_t turn        # the number of its batch, from 1, where answers are given in order; else 0
 
+    # Kept by the Admission: who pays for it, while it has a permit, and as a number for good; 0 = nobody is told apart.
+    cdef object permit
+    cdef readonly int64_t caller
+
     # The request holds its own completion; whoever settles it checks it first.
     cdef public object completion
     cdef public object answer         # bytes of the ModelInferResponse

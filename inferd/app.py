@@ -17,7 +17,9 @@ from typing import Any, Final
 
 import uvloop
 
+from inferd.admission import MemoryGuard, open_admission
 from inferd.banner import print_ready
+from inferd.cgroup import memory_limit
 from inferd.config import Settings
 from inferd.device import CpuDevice
 from inferd.errors import StartError
@@ -94,7 +96,8 @@ class App:
         self.models = Models()
         self.lifecycle = Lifecycle(settings, self.models, CpuDevice(), self._serve, self._changed)
         control = RepositoryControl(self.lifecycle, settings.models.control_mode)
-        self.service = InferenceService(self.models, settings, version(), control)
+        self.admission = open_admission(settings)
+        self.service = InferenceService(self.models, settings, version(), control, admission=self.admission)
         # A thread is still inside ONNX Runtime, which cannot be told to stop.
         self.left_behind = False
         self._build = BuildInfo(version(), platform.python_version(), RUNTIME_VERSION)
@@ -117,6 +120,7 @@ class App:
         listeners = await self._listen()
         liveness = asyncio.create_task(self.board.run())
         self._loop_lag.start()
+        guarding = asyncio.create_task(self._guard_memory(listeners.grpc))
         try:
             if await self._unless_stopped(self.lifecycle.start()):
                 self._ready(listeners)
@@ -127,9 +131,15 @@ class App:
         finally:
             await self._drain(listeners)
             await liveness
+            guarding.cancel()
             self._loop_lag.stop()
         log.info("stopped")
         return 0
+
+    async def _guard_memory(self, transport: Transport) -> None:
+        said, limit = self.settings.admission, memory_limit()
+        if said.memory_share and limit is not None:
+            await MemoryGuard(limit, said.memory_share, said.large_bytes, self.admission, transport.spare).run()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether the work came to its end before somebody asked for that of the server. Raises what it raises."""
@@ -258,7 +268,12 @@ class App:
 
     def _samples(self) -> Iterable[ModelSample]:
         yield from (sample_of(model) for model in self.models.all())
-        yield ModelSample(model="", requests_by_code=self.service.unknown_stats.requests_by_code)
+        unread = self._transport.unread if self._transport is not None else 0
+        yield ModelSample(
+            model="",
+            requests_by_code=self.service.unknown_stats.requests_by_code,
+            shed_by_reason={"memory": unread} if unread else {},
+        )
 
     def _server_sample(self) -> ServerSample:
         return ServerSample(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from inferd.cgroup import CGROUPS, PROC, folders, text
 
 
-def usable_cpus(proc_root: Path = Path("/proc"), cgroup_root: Path = Path("/sys/fs/cgroup")) -> float:
+def usable_cpus(proc_root: Path = PROC, cgroup_root: Path = CGROUPS) -> float:
     """Give the CPUs this process may use: the smallest of its affinity and all its cgroup quotas."""
     return min([_affinity_cpus(), *_quotas(proc_root, cgroup_root)])
 
@@ -34,35 +36,19 @@ def _affinity_cpus() -> float:
 
 
 def _quotas(proc_root: Path, cgroup_root: Path) -> Iterator[float]:
-    for line in _text(proc_root / "self" / "cgroup").splitlines():
-        _, _, controllers_and_path = line.partition(":")
-        controllers, colon, path = controllers_and_path.partition(":")
-        if not colon:
-            continue
-        if not controllers:
-            # "unified" is where version 2 lies on a machine that has both versions.
-            for mount in (cgroup_root, cgroup_root / "unified"):
-                yield from filter(None, map(_quota_v2, _upwards(mount, path)))
-        elif "cpu" in controllers.split(","):
-            for mount in (cgroup_root / controllers, cgroup_root / "cpu"):
-                yield from filter(None, map(_quota_v1, _upwards(mount, path)))
-
-
-def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    # A container may be told the path of its cgroup on the host while the mount shows only its own part of
-    # the tree. Folders that are not there have no quota to read, and the mount itself always comes last.
-    inside = PurePosixPath(*(part for part in PurePosixPath(path).parts if part not in ("/", "..")))
-    for folder in (inside, *inside.parents):
-        yield mount / folder
+    for version, folder in folders("cpu", proc_root, cgroup_root):
+        quota = _quota_v2(folder) if version == 2 else _quota_v1(folder)
+        if quota is not None:
+            yield quota
 
 
 def _quota_v2(folder: Path) -> float | None:
-    quota, _, period = _text(folder / "cpu.max").strip().partition(" ")
+    quota, _, period = text(folder / "cpu.max").strip().partition(" ")
     return _ratio(quota, period)
 
 
 def _quota_v1(folder: Path) -> float | None:
-    return _ratio(_text(folder / "cpu.cfs_quota_us").strip(), _text(folder / "cpu.cfs_period_us").strip())
+    return _ratio(text(folder / "cpu.cfs_quota_us").strip(), text(folder / "cpu.cfs_period_us").strip())
 
 
 def _ratio(quota_us: str, period_us: str) -> float | None:
@@ -70,10 +56,3 @@ def _ratio(quota_us: str, period_us: str) -> float | None:
     if not (quota_us.isdecimal() and period_us.isdecimal() and int(quota_us) and int(period_us)):
         return None
     return int(quota_us) / int(period_us)
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""

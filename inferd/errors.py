@@ -121,6 +121,50 @@ class Overloaded(InferdError):
     pushback_ms: ClassVar[int] = 100
 
 
+class ServerBusy(Overloaded):
+    """As many requests wait or run as may, over all models. Nothing was queued."""
+
+    shed_for = "requests"
+
+    @property
+    def public_text(self) -> str:
+        """The same for all."""
+        return "the server has as many requests as it takes at a time (admission.max_requests); try again later"
+
+
+class ServerFull(Overloaded):
+    """The messages of what waits and runs have as many bytes as they may. Nothing was queued."""
+
+    shed_for = "bytes"
+
+    @property
+    def public_text(self) -> str:
+        """The same for all."""
+        return "the server holds as many bytes of requests as it may (admission.max_bytes); try again later"
+
+
+class CallerBusy(Overloaded):
+    """This caller has as much waiting and running as it may while others may come. Nothing was queued."""
+
+    shed_for = "caller"
+
+    @property
+    def public_text(self) -> str:
+        """The same for all."""
+        return "this caller has as many requests at the server as it may (admission); wait for answers, then try again"
+
+
+class MemoryShort(Overloaded):
+    """The process is near its memory limit. Nothing was queued."""
+
+    shed_for = "memory"
+
+    @property
+    def public_text(self) -> str:
+        """The same for all."""
+        return "the server is short of memory (admission.memory_share); try again later, or another replica"
+
+
 class TooManyRegions(InferdError):
     """No more shared memory can be registered before some is unregistered."""
 

@@ -10,6 +10,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TypeAlias
 
+from inferd._native.admission import let_go
 from inferd._native.doorbell import Bell, Doorbell
 from inferd._native.queue import BatchQueue
 from inferd._native.stats import ModelStats
@@ -65,6 +66,7 @@ NEXT: Mapping[tuple[State, Event], State] = MappingProxyType(
 def settle(requests: list[Request], stats: ModelStats) -> None:
     """Wake the callers of a finished batch, one by one: a cancelled neighbour changes nothing."""
     for request in requests:
+        let_go(request)
         waiter = request.completion if request.completion is not None and not request.completion.done() else None
         if request.run_ns:
             stats.ran(request, waiter is not None)
@@ -72,6 +74,14 @@ def settle(requests: list[Request], stats: ModelStats) -> None:
             stats.expire()
         if waiter is not None:
             waiter.set_result(None)
+
+
+def _dropped(queue: BatchQueue, request: Request) -> bool:
+    """Take a request out of the queue, if it is in it, and its permit from it."""
+    if not queue.drop(request):
+        return False
+    let_go(request)
+    return True
 
 
 Settle: TypeAlias = Callable[[list[Request], ModelStats], None]
@@ -198,13 +208,13 @@ class Model:
             async with asyncio.timeout(timeout_s):
                 await request.completion
         except TimeoutError:
-            if queue.drop(request):
+            if _dropped(queue, request):
                 self.stats.expire()
             raise DeadlineExceeded(
                 f"the deadline passed while model '{self.name}' was working on the request"
             ) from None
         finally:
-            queue.drop(request)  # only if it is still there: the caller has gone
+            _dropped(queue, request)  # only if it is still there: the caller has gone
             request.completion = None  # it refers to this frame's task
         if request.error is not None:
             raise request.error

@@ -7,6 +7,9 @@ from inferd._native.stream import Method
 @final
 class Hub:
     is_leaving: bool
+    spare_bytes: int
+    @property
+    def unread(self) -> int: ...
     def __new__(
         cls,
         methods: dict[bytes, Method],

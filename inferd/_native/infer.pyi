@@ -3,6 +3,7 @@ from typing import Self, final
 
 from typing_extensions import disjoint_base
 
+from inferd._native.admission import Admission
 from inferd._native.doorbell import Bell
 from inferd._native.hub import Hub
 from inferd._native.queue import BatchQueue
@@ -36,6 +37,7 @@ class InferMethod(Method):
         unpacked: Callable[[Stream, bytes], bytes],
         packed: Callable[[Stream, bytes], tuple[bytes, bytes] | None] | None,
         timeout_ns: int,
+        admission: Admission | None = None,
     ) -> Self: ...
     def forget(self) -> None: ...
 

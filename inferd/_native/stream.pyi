@@ -9,6 +9,7 @@ class Method: ...
 
 @final
 class Stream:
+    caller: Any
     call: Any
     @property
     def id(self) -> int: ...

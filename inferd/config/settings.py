@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from inferd.config.admission import Admission
 from inferd.config.http import Http
 from inferd.config.kinds import (
     HOUR_MS,
@@ -310,6 +311,7 @@ class Settings(Section):
     models: Models = Models()
     batching: Batching = Batching()
     inference: Inference = Inference()
+    admission: Admission = Admission()
     shared_memory: SharedMemory = SharedMemory()
     threads: Threads = Threads()
     warmup: Warmup = Warmup()

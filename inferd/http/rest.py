@@ -33,7 +33,7 @@ T = TypeVar("T")
 class Service(Protocol):
     """What REST needs of the protocol's service: handlers of gRPC's messages, and one inference as bytes."""
 
-    async def infer(self, body: bytes, remaining_s: float | None) -> bytes:
+    async def infer(self, body: bytes, remaining_s: float | None, caller: str) -> bytes:
         """Bytes of a ModelInferRequest in, bytes of a ModelInferResponse out. Raises InferdError."""
 
     async def ServerMetadata(self, request: Any, context: Any) -> Any:
@@ -103,7 +103,7 @@ def inference_routes(service: Service, max_body_bytes: int) -> list[Route]:
             head = _head_length(request, len(body))
             asked: Asked = await _work(workers, len(body), partial(parse, name, version, body, head))
             del body  # what is queued holds bytes of its own
-        answer = await _while_connected(request, service.infer(asked.message, None))
+        answer = await _while_connected(request, service.infer(asked.message, None, _caller(request)))
         parts, json_bytes = await _work(workers, len(answer), partial(render, answer, asked))
         if len(parts) == 1:
             return Response(parts[0], media_type="application/json")
@@ -125,6 +125,11 @@ def _of_model(path: str, endpoint: Callable[[Request], Any], methods: list[str] 
 
 def _asked(request: Request) -> tuple[str, str]:
     return request.path_params["model"], request.path_params.get("version", "")
+
+
+def _caller(request: Request) -> str:
+    """Whose requests are counted together: a connection's."""
+    return f"http:{request.client.host}:{request.client.port}" if request.client else "http"
 
 
 def _tensor(told: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from inferd._native.admission import Admission, let_go
 from inferd._native.bind import bind
 from inferd._native.region import Regions
 from inferd._native.stats import ModelStats
@@ -18,16 +19,25 @@ from inferd.telemetry.recent import RecentErrors
 class Answering:
     """What the reference transport's inference methods share."""
 
-    def __init__(self, models: Models, settings: Settings, regions: Regions | None, recent: RecentErrors) -> None:
+    def __init__(
+        self,
+        models: Models,
+        settings: Settings,
+        regions: Regions | None,
+        recent: RecentErrors,
+        admission: Admission,
+    ) -> None:
+        self._admission = admission
         self._models, self._regions, self._recent = models, regions, recent
         self._timeout_ns = settings.inference.timeout_ms * 1_000_000
         # Requests for models that are not here are counted without a name: clients must not make label values.
         self.unknown_stats = ModelStats(SECONDS_BOUNDS, ROWS_BOUNDS)
 
-    async def answer(self, body: bytes, remaining_s: float | None, *, streamed: bool = False) -> bytes:
+    async def answer(self, body: bytes, remaining_s: float | None, caller: str, *, streamed: bool = False) -> bytes:
         """A ModelInferResponse, or the ModelStreamInferResponse with it. Raises InferdError.
 
-        `remaining_s` is the caller's deadline; the server's default one holds if there is none.
+        `remaining_s` is the caller's deadline; the server's default one holds if there is none. Requests of one
+        `caller` are counted together.
         """
         started_ns = time.monotonic_ns()
         stats, code, request = self.unknown_stats, Code.OK, None
@@ -36,7 +46,9 @@ class Answering:
             request.streamed = streamed
             model = self._models.find(request.model_name, request.model_version)
             stats = model.stats
-            bind(model.answering().signature, request, self._regions)
+            signature = model.answering().signature
+            self._admission.admit(request, self._admission.caller(caller))
+            bind(signature, request, self._regions)
             request.deadline_ns = self._deadline_ns(started_ns, remaining_s)
             return await model.infer(request)
         except InferdError as failure:
@@ -52,6 +64,8 @@ class Answering:
             raise
         finally:
             # It has a time of arrival once it is in a queue.
+            if request is not None and not request.arrived_ns:
+                let_go(request)
             count = stats.ended if request is not None and request.arrived_ns else stats.finished
             count(code, (time.monotonic_ns() - started_ns) * 1e-9)
 

@@ -69,6 +69,14 @@ class GrpcioServer:
         """Refuse new calls, let those under way finish for `grace_s` seconds, then cut them."""
         await self.server.stop(grace_s)
 
+    def spare(self, nbytes: int) -> None:
+        """Nothing: grpc.aio reads every message that is not too large; they are refused once they are here."""
+
+    @property
+    def unread(self) -> int:
+        """None were refused so."""
+        return 0
+
     def forget(self) -> None:
         """Nothing is remembered here."""
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
+from inferd._native.admission import Admission
 from inferd._native.region import Regions
 from inferd.config import Settings
 from inferd.errors import NotOffered
@@ -43,13 +44,16 @@ class Part(Protocol):
 class InferenceService:
     """Handlers of GRPCInferenceService over the models; `version` is what ServerMetadata tells."""
 
-    def __init__(self, models: Models, settings: Settings, version: str, *parts: Part) -> None:
-        """`parts` answer methods of the service that this class does not."""
+    def __init__(
+        self, models: Models, settings: Settings, version: str, *parts: Part, admission: Admission | None = None
+    ) -> None:
+        """`parts` answer methods of the service that this class does not. `admission` has the permits."""
+        self.admission = admission if admission is not None else Admission()
         self._models, self._version = models, version
         shared = settings.shared_memory
         self.regions = Regions(shared.max_regions) if shared.enabled else None
         self.recent_errors = RecentErrors()
-        self._answering = Answering(models, settings, self.regions, self.recent_errors)
+        self._answering = Answering(models, settings, self.regions, self.recent_errors, self.admission)
         self._streaming = Streaming(self._answering)
         self.unknown_stats = self._answering.unknown_stats
         # Parts of the service that have rooms of their own; methods are looked for in each.
@@ -99,11 +103,11 @@ class InferenceService:
 
     async def ModelInfer(self, body: bytes, context: Context) -> bytes:
         """One inference: bytes of a ModelInferRequest in, bytes of a ModelInferResponse out."""
-        return await self._answering.answer(body, context.time_remaining())
+        return await self._answering.answer(body, context.time_remaining(), context.peer())
 
-    async def infer(self, body: bytes, remaining_s: float | None) -> bytes:
-        """The same for other doors than gRPC's, with the caller's deadline as an argument. Raises InferdError."""
-        return await self._answering.answer(body, remaining_s)
+    async def infer(self, body: bytes, remaining_s: float | None, caller: str) -> bytes:
+        """The same for other doors than gRPC's, with deadline and caller as arguments. Raises InferdError."""
+        return await self._answering.answer(body, remaining_s, caller)
 
     # --- what is here and how it is -------------------------------------------------------------------
 

@@ -140,7 +140,8 @@ class _Line:
         failure: InferdError
         try:
             remaining_s = self._context.time_remaining()
-            return _Ended(await self._answering.answer(body, remaining_s, streamed=True), None)
+            peer = self._context.peer()
+            return _Ended(await self._answering.answer(body, remaining_s, peer, streamed=True), None)
         except InferdError as found:
             failure = found
         except Exception:

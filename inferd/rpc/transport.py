@@ -44,6 +44,13 @@ class Transport(Protocol):
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way finish for `grace_s` seconds, then cut them."""
 
+    def spare(self, nbytes: int) -> None:
+        """Refuse messages of so many bytes and more before they are read, if the transport can; 0 refuses none."""
+
+    @property
+    def unread(self) -> int:
+        """How many were refused so."""
+
     def forget(self) -> None:
         """A model has come, gone or changed."""
 

@@ -29,7 +29,9 @@ _TAIL: Final = """\
 
 `inferd_failed_requests_total`: {failed}, other.
 
-`inferd_shed_requests_total`: queue (it is full), hopeless (the deadline is sooner than the model can answer).
+`inferd_shed_requests_total`: queue (it is full), hopeless (the deadline is sooner than the model can answer), requests,
+bytes and caller (`admission.max_requests`, `max_bytes`, and what one caller may hold), memory
+(`admission.memory_share`; without a model where a message was refused before it was read).
 
 A request that came into the queue has one of three ends: at every scrape and for each model version
 `inferd_accepted_requests_total` = `inferd_requests_total{{code="OK"}}` + the sum of `inferd_failed_requests_total` +

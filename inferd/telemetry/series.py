@@ -184,6 +184,7 @@ OF_MODELS: Final[tuple[Series[ModelSample], ...]] = (
         "Of the rejected ones those that there was no room or no time for, by what was short.",
         (*MODEL, "reason"),
         lambda sample: _each(sample, sample.shed_by_reason),
+        of_unknown=True,
     ),
     Series(
         "inferd_failed_requests_total",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,10 +13,11 @@ import pytest
 
 from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
 
-from .calls import rows, slow
+from .backlog import occupy, queue_behind
+from .calls import code_of, rows, slow
 from .conftest import SLOW_ALONE
 from .process import Server
-from .scrape import samples
+from .scrape import samples, wait_for
 
 RUN_MS = 60
 LIMIT_S = 30.0
@@ -62,6 +64,49 @@ def test_a_request_that_cannot_be_answered_by_its_deadline_is_refused_at_once(
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         text = late.value.details()
     assert refused(lazy, "hopeless") == 1
+
+
+@pytest.fixture
+def bounded(repository: Path, server: Callable[..., Server]) -> Server:
+    """A server that works on three requests at a time."""
+    models.write(repository, "slow", models.slow(), config=SLOW_ALONE)
+    return server(repository, "--admission-max-requests=3")
+
+
+def test_a_caller_leaves_room_for_others_and_a_full_server_says_when_to_come_back(bounded: Server) -> None:
+    with bounded.stub() as greedy, bounded.stub() as other:
+        busy = occupy(bounded, greedy)
+        waiting = queue_behind(bounded, greedy, 1)
+        assert reason_of(greedy) == "this caller has as many requests at the server as it may"
+        waiting.append(other.ModelInfer.future(slow(rows(9), 0)))
+        wait_for(bounded, "slow", lambda now: now.queue_rows == 2)
+        assert reason_of(other) == "the server has as many requests as it takes at a time"
+        assert bounded.health() == "SERVING"
+        assert [code_of(one) for one in (busy, *waiting)] == [grpc.StatusCode.OK] * 3
+        assert code_of(greedy.ModelInfer.future(slow(rows(1), 0))) is grpc.StatusCode.OK
+    # Whatever made the model busy may have been refused as well.
+    assert refused(bounded, "caller") >= 1
+    assert refused(bounded, "requests") == 1
+
+
+def test_a_request_of_a_stream_that_is_refused_says_so_in_its_place(bounded: Server) -> None:
+    with bounded.stub() as stub:
+        busy = occupy(bounded, stub)
+        first, second = stub.ModelStreamInfer(iter([slow(rows(1), 0, id="in"), slow(rows(2), 0, id="out")]))
+        assert (first.infer_response.id, first.error_message) == ("in", "")
+        assert second.infer_response.id == "out"
+        assert "this caller has as many requests" in second.error_message
+        assert code_of(busy) is grpc.StatusCode.OK
+
+
+def reason_of(stub: GRPCInferenceServiceStub) -> str:
+    """Why a request is refused; checked for what every refusal has."""
+    with pytest.raises(grpc.RpcError) as refusal:
+        stub.ModelInfer(slow(rows(0), 0))
+    assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert int(dict(refusal.value.trailing_metadata())["grpc-retry-pushback-ms"]) > 0
+    assert not refusal.value.initial_metadata()
+    return str(refusal.value.details()).partition(" (")[0]
 
 
 def with_timeout(message: Any, timeout_us: int) -> Any:

@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).resolve().parents[2] / "inferd"
 
 # From the ground up; rooms of one line do not know each other.
 LAYERS = (
-    {"errors", "version"},
+    {"errors", "version", "cgroup"},
     {"_native", "proto", "config", "cpus", "health", "device", "pace", "memory", "offloop"},
-    {"repository", "telemetry", "session", "tls"},
+    {"repository", "telemetry", "session", "tls", "admission"},
     {"synthetic", "trial"},
     {"batchable", "completing", "warmup"},
     {"loading", "instance"},

@@ -49,6 +49,7 @@ class NativeTransport:
             _unpacked,
             self._packed if self._encoding else None,
             settings.inference.timeout_ms * 1_000_000,
+            service.admission,
         )
         self._streams = InferStreamMethod(self._infer, self._encoding_for if self._encoding else None)
         self.server.methods[MODEL_INFER] = self._infer
@@ -89,6 +90,16 @@ class NativeTransport:
     def settle(self, requests: list[Request], stats: ModelStats) -> None:
         """Give the callers of a finished batch their answers."""
         settle(requests, stats, self._told, self.server.hub)
+
+    def spare(self, nbytes: int) -> None:
+        """Refuse messages of so many bytes and more before they are read; 0 refuses none."""
+        if self.server.hub is not None:
+            self.server.hub.spare_bytes = nbytes
+
+    @property
+    def unread(self) -> int:
+        """Messages that were refused so."""
+        return self.server.hub.unread if self.server.hub is not None else 0
 
     def forget(self) -> None:
         """A model has come, gone or changed: look again for the next request."""

@@ -1,0 +1,86 @@
+"""The cgroups that this process is in: folders of version 2 or 1 in which the kernel tells limits and use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+PROC: Final = Path("/proc")
+CGROUPS: Final = Path("/sys/fs/cgroup")
+# Version 1 says "no limit" with a number near the largest that there is.
+_NO_LIMIT: Final = 1 << 60
+
+
+def folders(controller: str, proc_root: Path = PROC, cgroup_root: Path = CGROUPS) -> Iterator[tuple[int, Path]]:
+    """Version and folder of each cgroup that may limit this process, innermost first; not all need be there."""
+    for line in text(proc_root / "self" / "cgroup").splitlines():
+        _, _, controllers_and_path = line.partition(":")
+        controllers, colon, path = controllers_and_path.partition(":")
+        if not colon:
+            continue
+        if not controllers:
+            # "unified" is where version 2 lies on a machine that has both versions.
+            for mount in (cgroup_root, cgroup_root / "unified"):
+                yield from ((2, folder) for folder in _upwards(mount, path))
+        elif controller in controllers.split(","):
+            for mount in (cgroup_root / controllers, cgroup_root / controller):
+                yield from ((1, folder) for folder in _upwards(mount, path))
+
+
+def text(file: Path) -> str:
+    """What a file says; nothing if it cannot be read."""
+    try:
+        return file.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimit:
+    """A cgroup whose processes are killed once they use more than `limit_bytes` together."""
+
+    folder: Path
+    version: int
+    limit_bytes: int
+
+    def used_bytes(self) -> int:
+        """What counts against the limit now, without files' pages that the kernel would give up first."""
+        if self.version == 2:
+            used, idle = _number(self.folder / "memory.current"), "inactive_file"
+        else:
+            used, idle = _number(self.folder / "memory.usage_in_bytes"), "total_inactive_file"
+        return max((used or 0) - _counted(self.folder / "memory.stat", idle), 0)
+
+
+def memory_limit(proc_root: Path = PROC, cgroup_root: Path = CGROUPS) -> MemoryLimit | None:
+    """The smallest memory limit that holds for this process; None if there is none, or none can be read."""
+    found: list[MemoryLimit] = []
+    for version, folder in folders("memory", proc_root, cgroup_root):
+        limit = _number(folder / ("memory.max" if version == 2 else "memory.limit_in_bytes"))
+        if limit is not None and limit < _NO_LIMIT:
+            found.append(MemoryLimit(folder, version, limit))
+    return min(found, key=lambda one: one.limit_bytes, default=None)
+
+
+def _upwards(mount: Path, path: str) -> Iterator[Path]:
+    # A container may be told the path of its cgroup on the host while the mount shows only its own part of
+    # the tree. Folders that are not there have nothing to read, and the mount itself always comes last.
+    inside = PurePosixPath(*(part for part in PurePosixPath(path).parts if part not in ("/", "..")))
+    for folder in (inside, *inside.parents):
+        yield mount / folder
+
+
+def _number(file: Path) -> int | None:
+    # "max" is no limit.
+    said = text(file).strip()
+    return int(said) if said.isdecimal() else None
+
+
+def _counted(file: Path, name: str) -> int:
+    for line in text(file).splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdecimal():
+            return int(value)
+    return 0

@@ -1,0 +1,102 @@
+"""Memory limits of cgroups of both versions, in folders made to look like the kernel's, and what is shed near one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inferd._native.admission import Admission
+from inferd.admission import MemoryGuard
+from inferd.cgroup import MemoryLimit, memory_limit
+
+GIB = 1 << 30
+
+
+class Kernel:
+    """What a process sees under /proc and /sys/fs/cgroup."""
+
+    def __init__(self, root: Path) -> None:
+        self.proc, self.cgroups = root / "proc", root / "cgroup"
+        (self.proc / "self").mkdir(parents=True)
+
+    def member_of(self, *lines: str) -> None:
+        (self.proc / "self" / "cgroup").write_text("".join(f"{line}\n" for line in lines))
+
+    def says(self, path: str, text: object) -> None:
+        file = self.cgroups / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+
+    @property
+    def limit(self) -> MemoryLimit | None:
+        return memory_limit(self.proc, self.cgroups)
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Kernel:
+    return Kernel(tmp_path)
+
+
+def test_no_cgroup_is_no_limit(kernel: Kernel) -> None:
+    assert kernel.limit is None
+
+
+def test_max_is_no_limit(kernel: Kernel) -> None:
+    kernel.member_of("0::/pod")
+    kernel.says("pod/memory.max", "max")
+    assert kernel.limit is None
+
+
+def test_the_smallest_limit_above_the_process_holds(kernel: Kernel) -> None:
+    kernel.member_of("0::/pod/container")
+    kernel.says("pod/container/memory.max", "max")
+    kernel.says("pod/memory.max", GIB)
+    kernel.says("pod/memory.current", GIB // 2)
+    kernel.says("memory.max", 4 * GIB)
+    limit = kernel.limit
+    assert limit is not None
+    assert (limit.limit_bytes, limit.used_bytes()) == (GIB, GIB // 2)
+
+
+def test_pages_of_files_that_the_kernel_would_give_up_are_not_in_use(kernel: Kernel) -> None:
+    kernel.member_of("0::/")
+    kernel.says("memory.max", GIB)
+    kernel.says("memory.current", 900)
+    kernel.says("memory.stat", "anon 500\nfile 400\ninactive_file 300\nactive_file 100")
+    limit = kernel.limit
+    assert limit is not None
+    assert limit.used_bytes() == 600
+
+
+def test_version_one_says_the_same_in_other_words(kernel: Kernel) -> None:
+    kernel.member_of("4:memory:/docker/1", "3:cpu,cpuacct:/docker/1")
+    kernel.says("memory/memory.limit_in_bytes", 2 * GIB)
+    kernel.says("memory/memory.usage_in_bytes", 900)
+    kernel.says("memory/memory.stat", "inactive_file 1\ntotal_inactive_file 300")
+    limit = kernel.limit
+    assert limit is not None
+    assert (limit.version, limit.limit_bytes, limit.used_bytes()) == (1, 2 * GIB, 600)
+
+
+def test_the_number_that_version_one_has_for_no_limit_is_none(kernel: Kernel) -> None:
+    kernel.member_of("4:memory:/")
+    kernel.says("memory/memory.limit_in_bytes", 9223372036854771712)
+    assert kernel.limit is None
+
+
+def test_large_requests_are_shed_near_the_limit_and_all_of_them_nearer(kernel: Kernel) -> None:
+    kernel.member_of("0::/")
+    kernel.says("memory.max", 1000)
+    limit = kernel.limit
+    assert limit is not None
+    admission, told = Admission(), list[int]()
+    guard = MemoryGuard(limit, 0.9, 64, admission, told.append)
+    found = []
+    for used in (899, 900, 949, 950, 2000, 949, 0):
+        kernel.says("memory.current", used)
+        guard.look()
+        found.append(admission.spare_bytes)
+    assert found == [0, 64, 64, 1, 1, 64, 0]
+    # Told of changes only.
+    assert told == [64, 1, 64, 0]
