@@ -19,11 +19,12 @@ from starlette.routing import Route
 from inferd.errors import InvalidRequest, NotAllowed
 from inferd.http.bodies import Bodies, whole_number
 from inferd.http.document import Asked, parse, render
+from inferd.http.plain import plain
 from inferd.offloop import OffLoop
 from inferd.proto import inference_pb2 as pb
 
 HEAD_LENGTH: Final = "inference-header-content-length"
-EXTENSIONS: Final = ("binary_tensor_data", "classification", "schedule_policy")
+EXTENSIONS: Final = ("binary_tensor_data", "classification", "model_configuration", "schedule_policy", "statistics")
 _SMALL_BYTES: Final = 64 * 1024
 _UNCACHED: Final = {"cache-control": "no-store"}
 
@@ -44,6 +45,12 @@ class Service(Protocol):
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:
         """Inputs and outputs. Raises InferdError."""
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:
+        """The configuration in force. Raises InferdError."""
+
+    async def ModelStatistics(self, request: Any, context: Any) -> Any:
+        """What has been counted. Raises InferdError."""
 
     async def ModelReady(self, request: Any, context: Any) -> Any:
         """Whether a version can answer. Raises InferdError."""
@@ -81,12 +88,25 @@ def about_routes(service: Service) -> list[Route]:
         is_ready = (await service.ModelReady(pb.ModelReadyRequest(name=name, version=version), None)).ready
         return JSONResponse({"name": name, "ready": is_ready}, status_code=200 if is_ready else 503, headers=_UNCACHED)
 
+    async def config(request: Request) -> Response:
+        name, version = _asked(request)
+        told = await service.ModelConfig(pb.ModelConfigRequest(name=name, version=version), None)
+        return JSONResponse(plain(told.config))
+
+    async def statistics(request: Request) -> Response:
+        name, version = request.path_params.get("model", ""), request.path_params.get("version", "")
+        told = await service.ModelStatistics(pb.ModelStatisticsRequest(name=name, version=version), None)
+        return JSONResponse(plain(told), headers=_UNCACHED)
+
     return [
         Route("/v2", server),
+        Route("/v2/models/stats", statistics),
         Route("/v2/health/live", live),
         Route("/v2/health/ready", ready),
         *_of_model("", model),
         *_of_model("/ready", model_ready),
+        *_of_model("/config", config),
+        *_of_model("/stats", statistics),
     ]
 
 

@@ -58,7 +58,8 @@ class InferenceService:
         self.unknown_stats = self._answering.unknown_stats
         # Parts of the service that have rooms of their own; methods are looked for in each.
         log_control = LogControl(allowed=settings.control.log_settings)
-        parts = (Statistics(models), log_control, SharedMemoryMethods(self.regions), *parts)
+        self._statistics = Statistics(models)
+        parts = (self._statistics, log_control, SharedMemoryMethods(self.regions), *parts)
         self._parts = (self, *parts)
         self._extensions = (*EXTENSIONS, *(name for part in parts for name in part.extensions))
         self._ready = False
@@ -147,6 +148,10 @@ class InferenceService:
         """The configuration in force: config.pbtxt completed from the model and from what was found at load."""
         loaded = self._models.find(request.name, request.version).answering()
         return pb.ModelConfigResponse(config=describe(loaded))
+
+    async def ModelStatistics(self, request: Any, context: Context) -> Any:
+        """What has been counted for model versions since they were loaded."""
+        return await self._statistics.ModelStatistics(request, context)
 
 
 def _not_offered(method: str) -> Handler:

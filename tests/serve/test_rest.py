@@ -72,6 +72,24 @@ def test_a_model_tells_its_tensors(zoo: Server) -> None:
     assert told["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, 4]}]
 
 
+def test_the_configuration_is_what_grpc_tells(client: Any, zoo: Server) -> None:
+    told = client.get_model_config("scale_by_4")
+    assert (told["max_batch_size"], told["platform"]) == (4, "onnxruntime_onnx")
+    assert told["input"][0]["dims"] == [4]
+    assert told["input"][0]["data_type"] == "TYPE_FP32"
+    assert told["dynamic_batching"]["max_queue_delay_microseconds"] == 200000
+    assert ask(zoo, "/v2/models/nobody/config")[0] == 404
+
+
+def test_statistics_are_numbers(client: Any, zoo: Server) -> None:
+    scaled(zoo)
+    (told,) = client.get_inference_statistics("scale")["model_stats"]
+    assert told["inference_count"] >= told["execution_count"] >= 1
+    assert told["inference_stats"]["success"]["ns"] > 0
+    assert told["batch_stats"][0]["compute_infer"]["count"] >= 1
+    assert len(client.get_inference_statistics()["model_stats"]) > 20
+
+
 def test_a_version_is_ready(zoo: Server) -> None:
     assert ask(zoo, "/v2/models/versioned/versions/3/ready")[0] == 200
     assert ask(zoo, "/v2/models/versioned/versions/2/ready")[0] == 404
