@@ -7,6 +7,7 @@ config.pbtxt does not say, rows are run together and alone, and the answers must
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +80,11 @@ def probe(session: Session, model: str) -> Batchability:
     if reason is not None:
         return Batchability(False, reason)
     signature = signature_of(session, model, "0", batched=True, max_rows=PROBE_ROWS)
-    slot = Slot(session)
+    with closing(Slot(session)) as slot:
+        return _probe(session, signature, slot)
+
+
+def _probe(session: Session, signature: Signature, slot: Slot) -> Batchability:
     length, failure = find_length(session, signature, slot)
     if length is None:
         return Batchability(

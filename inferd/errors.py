@@ -204,6 +204,16 @@ class RunFailed(InferdError):
     code = Code.INTERNAL
 
 
+class OutOfDeviceMemory(RunFailed):
+    """The device has no memory for a batch of this size; a smaller one may fit."""
+
+
+class DeviceLost(InferdError):
+    """The device failed in a way from which it does not recover in this process; another replica may answer."""
+
+    code, retryable = Code.UNAVAILABLE, True
+
+
 # --- us ----------------------------------------------------------------------------------------------
 
 

@@ -319,6 +319,9 @@ class Lifecycle:
         model.release()
 
         def free() -> None:
+            for loaded in held:
+                if loaded is not None:
+                    loaded.close()
             held.clear()  # weights that are given back keep the interpreter for as long as they are many
             release_memory()
 

@@ -37,6 +37,10 @@ class Loaded:
     open_length: int | None  # what those runs had for dimensions that the file leaves open, if it does
     warnings: tuple[str, ...]
 
+    def close(self) -> None:
+        """Give the memory back, on a thread that may wait; nothing runs any more."""
+        self.session.close()
+
     @property
     def learns(self) -> bool:
         """False where config.pbtxt asks for sizes of its own."""
@@ -50,8 +54,18 @@ def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int,
     """
     options = _options(decl.runtime, threads, device)
     session = Session(version.model_path, options, device)
+    try:
+        return _prepared(decl, version, settings, options, session)
+    except BaseException:
+        session.close()
+        raise
+
+
+def _prepared(
+    decl: ModelDecl, version: VersionDir, settings: Settings, options: SessionOptions, session: Session
+) -> Loaded:
     completing.agree(decl, session)
-    warnings = [*decl.warnings, *_not_here(decl, device)]
+    warnings = [*decl.warnings, *_not_here(decl, session.device)]
     batching, max_rows = _decide(decl, session, settings, warnings)
     decl = completing.complete(decl, session, batched=batching.batched, why=batching.reason)
     signature = batchable.signature_of(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from inferd._native.batch import Batch
@@ -10,20 +11,61 @@ from inferd._native.reply import OutputView
 from inferd.device import Buffer
 from inferd.session.buffers import Buffers
 from inferd.session.session import Session
-from inferd.session.tensors import nbytes_of
+from inferd.session.tensors import TensorInfo, nbytes_of
+
+RECORDING_RUNS = 2
+"""Runs of a binding after which its CUDA graph is recorded."""
+
+
+@dataclass(slots=True)
+class Output:
+    """An output that is bound to memory of ours, in the shape of the whole run."""
+
+    info: TensorInfo
+    shape: tuple[int, ...]
+    buffer: Buffer
+
+
+@dataclass(slots=True)
+class Views:
+    """What a run leaves for one number of rows, padding not among them."""
+
+    views: list[OutputView]
+    downloads: tuple[tuple[Buffer, int], ...]
 
 
 @dataclass(slots=True)
 class Plan:
-    """A binding prepared for one set of input shapes; views are there if the output shapes are known too."""
+    """A binding prepared for one set of input shapes; outputs are there if their shapes are known too."""
 
     binding: Any
+    run_options: Any
     input_nbytes: tuple[int, ...]
-    views: list[OutputView] | None
-    output_buffers: tuple[tuple[Buffer, int], ...]
+    outputs: tuple[Output, ...] | None
+    records: int = 0
+    """Runs to come before its CUDA graph is recorded."""
+    _views: dict[int, Views] = field(default_factory=dict)
+
+    def views(self, rows: int, run_rows: int) -> Views:
+        """For the `rows` of a run that was padded up to `run_rows`."""
+        found = self._views.get(rows)
+        if found is None:
+            found = self._views[rows] = _views(self.outputs or (), rows, run_rows)
+        return found
 
 
-def known_output_shapes(session: Session, batch: Batch) -> list[tuple[int, ...]] | None:
+def _views(outputs: Sequence[Output], rows: int, run_rows: int) -> Views:
+    views, downloads = [], []
+    for output in outputs:
+        shape = output.shape if rows == run_rows else (rows, *output.shape[1:])
+        views.append(
+            OutputView(output.info.element_type, shape, address=output.buffer.host_address, owner=output.buffer)
+        )
+        downloads.append((output.buffer, nbytes_of(output.info.element_type, shape)))
+    return Views(views, tuple(downloads))
+
+
+def known_output_shapes(session: Session, batch: Batch, run_rows: int) -> list[tuple[int, ...]] | None:
     """The shapes of all outputs, if the file declares them; None as soon as one depends on the data."""
     if batch.apart:
         return None
@@ -31,7 +73,7 @@ def known_output_shapes(session: Session, batch: Batch) -> list[tuple[int, ...]]
     for info in session.outputs:
         shape = info.shape
         if batch.signature.batched:
-            shape = (batch.rows, *shape[1:])
+            shape = (run_rows, *shape[1:])
         if any(dim <= 0 for dim in shape):  # unknown, or an empty tensor that has no memory to bind
             return None
         shapes.append(shape)
@@ -40,8 +82,8 @@ def known_output_shapes(session: Session, batch: Batch) -> list[tuple[int, ...]]
 
 def bind(
     session: Session,
-    batch: Batch,
     buffers: Buffers,
+    input_shapes: Sequence[Sequence[int]],
     input_nbytes: tuple[int, ...],
     output_shapes: list[tuple[int, ...]] | None,
 ) -> Plan:
@@ -49,34 +91,46 @@ def bind(
     device = session.device
     binding = session.ort.io_binding()
     for index, info in enumerate(session.inputs):
-        buffer = buffers.inputs[index]
-        assert buffer is not None
         binding.bind_input(
             info.name,
             device.ort_name,
             device.ort_id,
             info.element_type,
-            batch.input_shape(index),
-            buffer.bound_address,
+            input_shapes[index],
+            buffers.inputs[index].bound_address,
         )
     if output_shapes is None:
         _bind_allocated(session, binding)
-        return Plan(binding, input_nbytes, None, ())
-    views, used = [], []
-    for info, shape, output in zip(session.outputs, output_shapes, buffers.outputs, strict=True):
-        assert output is not None
-        binding.bind_output(info.name, device.ort_name, device.ort_id, info.element_type, shape, output.bound_address)
-        views.append(OutputView(info.element_type, shape, address=output.host_address, owner=output))
-        used.append((output, nbytes_of(info.element_type, shape)))
-    return Plan(binding, input_nbytes, views, tuple(used))
+        options = session.run_options.waiting if session.graph_ids is None else session.run_options.unrecorded
+        return Plan(binding, options, input_nbytes, None)
+    outputs = []
+    for index, (info, shape) in enumerate(zip(session.outputs, output_shapes, strict=True)):
+        buffer = buffers.outputs[index]
+        binding.bind_output(info.name, device.ort_name, device.ort_id, info.element_type, shape, buffer.bound_address)
+        outputs.append(Output(info, shape, buffer))
+    if session.graph_ids is not None:
+        # The addresses are part of what is recorded, and each slot has its own.
+        options = session.run_options.recording(next(session.graph_ids))
+        return Plan(binding, options, input_nbytes, tuple(outputs), records=RECORDING_RUNS)
+    options = session.run_options.enqueueing if device.asynchronous else session.run_options.waiting
+    return Plan(binding, options, input_nbytes, tuple(outputs))
 
 
-def allocated_views(session: Session, binding: Any) -> list[OutputView]:
-    """The outputs that the runtime has allocated in the last run of a binding; then it is ready for the next one."""
-    views = [
-        OutputView(info.element_type, value.shape(), address=value.data_ptr(), owner=value)
-        for info, value in zip(session.outputs, binding.get_outputs(), strict=True)
-    ]
+def allocated_views(session: Session, binding: Any, rows: int, run_rows: int) -> list[OutputView] | None:
+    """The outputs that the runtime has allocated in the last run of a binding; then it is ready for the next one.
+
+    None if one of a padded run has not a row for each, so that nobody knows what of it is padding.
+    """
+    values = binding.get_outputs()
+    shapes = [list(value.shape()) for value in values]
+    views = None
+    if rows == run_rows or all(shape and shape[0] == run_rows for shape in shapes):
+        if rows != run_rows:
+            shapes = [[rows, *shape[1:]] for shape in shapes]
+        views = [
+            OutputView(info.element_type, shape, address=value.data_ptr(), owner=value)
+            for info, shape, value in zip(session.outputs, shapes, values, strict=True)
+        ]
     # Bound again, or the next run would have to fit into this run's memory.
     binding.clear_binding_outputs()
     _bind_allocated(session, binding)
@@ -84,5 +138,6 @@ def allocated_views(session: Session, binding: Any) -> list[OutputView]:
 
 
 def _bind_allocated(session: Session, binding: Any) -> None:
+    # In host memory, wherever the session runs: how much there is to copy is known to the runtime alone.
     for info in session.outputs:
-        binding.bind_output(info.name, session.device.ort_name, session.device.ort_id)
+        binding.bind_output(info.name, "cpu", 0)

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from inferd.device import Buffer, Device
+from inferd.device import Buffer, Lane
+
+NONE = Buffer(0, 0, 0, None)
 
 
 class Buffers:
     """Grown when asked for, never shrunk. One thread uses them."""
 
-    def __init__(self, device: Device, inputs: int, outputs: int) -> None:
+    def __init__(self, lane: Lane, inputs: int, outputs: int) -> None:
         """None has memory yet."""
-        self._device = device
-        self.inputs: list[Buffer | None] = [None] * inputs
-        self.outputs: list[Buffer | None] = [None] * outputs
+        self._lane = lane
+        self.inputs = [NONE] * inputs
+        self.outputs = [NONE] * outputs
 
-    def grow(self, buffers: list[Buffer | None], index: int, nbytes: int) -> bool:
-        """Have one of `inputs` or `outputs` hold `nbytes`; True if another buffer took the place of what was bound."""
-        buffer = buffers[index]
-        if buffer is not None and buffer.nbytes >= nbytes:
-            return False
-        buffers[index] = self._device.allocate(1 << max(nbytes - 1, 63).bit_length())
-        return True
+    def fits(self, input_nbytes: tuple[int, ...], output_nbytes: tuple[int, ...]) -> bool:
+        """Whether all of that fits as it is."""
+        pairs = (*zip(self.inputs, input_nbytes, strict=True), *zip(self.outputs, output_nbytes, strict=False))
+        return all(buffer.nbytes >= nbytes for buffer, nbytes in pairs)
+
+    def grow(self, input_nbytes: tuple[int, ...], output_nbytes: tuple[int, ...]) -> None:
+        """Have room for all of that; nothing may be bound to what there was. MemoryError if there is not enough."""
+        for buffers, wanted in ((self.inputs, input_nbytes), (self.outputs, output_nbytes)):
+            for index, nbytes in enumerate(wanted):
+                if buffers[index].nbytes >= nbytes:
+                    continue
+                old, buffers[index] = buffers[index], NONE
+                if old is not NONE:
+                    self._lane.free(old)  # first, so that a device that is nearly full has room for its successor
+                buffers[index] = self._lane.allocate(1 << max(nbytes - 1, 63).bit_length())

@@ -23,6 +23,13 @@ class SessionOptions:
     optimization_level: int | None = None  # 0 none, 1 basic, 2 extended, 99 all; None = ONNX Runtime's default
     entries: Mapping[str, str] = field(default_factory=dict)  # by ONNX Runtime's own names
     shrink_arenas: tuple[str, ...] = ()  # such as "cpu:0": give back what a run leaves unused
+    cuda: Mapping[str, str] = field(default_factory=dict)  # the CUDA provider's, by its own names
+    slot_memory_nbytes: int = 0  # the most that all slots together take of a device's memory; 0 is no limit
+
+    @property
+    def cuda_graphs(self) -> bool:
+        """Whether runs of prepared shapes are recorded once and then played back."""
+        return self.cuda.get("enable_cuda_graph") == "1"
 
 
 def ort_options(options: SessionOptions) -> ort.SessionOptions:
@@ -41,10 +48,29 @@ def ort_options(options: SessionOptions) -> ort.SessionOptions:
     return made
 
 
-def run_options(options: SessionOptions) -> ort.RunOptions | None:
-    """For each of its runs; None where there is nothing to say."""
-    if not options.shrink_arenas:
-        return None
-    made = ort.RunOptions()
-    made.add_run_config_entry("memory.enable_memory_arena_shrinkage", ";".join(options.shrink_arenas))
-    return made
+class RunOptions:
+    """What each run of a session is told; made once for each kind of run."""
+
+    def __init__(self, options: SessionOptions) -> None:
+        self._shrink_arenas = options.shrink_arenas
+        self.waiting = self._made() if options.shrink_arenas else None
+        """For runs that are over when the call returns; None where there is nothing to say."""
+        self.enqueueing = self._made(("disable_synchronize_execution_providers", "1"))
+        """For runs that the device may still be at when the call returns."""
+
+    def recording(self, graph_id: int) -> ort.RunOptions:
+        """For runs of one CUDA graph: recorded the second time, played back from then on."""
+        return self._made(("disable_synchronize_execution_providers", "1"), ("gpu_graph_id", str(graph_id)))
+
+    @property
+    def unrecorded(self) -> ort.RunOptions:
+        """For runs that cannot be recorded, in a session that records."""
+        return self._made(("gpu_graph_id", "-1"))
+
+    def _made(self, *entries: tuple[str, str]) -> ort.RunOptions:
+        made = ort.RunOptions()
+        for name, value in entries:
+            made.add_run_config_entry(name, value)
+        if self._shrink_arenas:
+            made.add_run_config_entry("memory.enable_memory_arena_shrinkage", ";".join(self._shrink_arenas))
+        return made

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakSet
 
-from inferd.device import Device
+from inferd.device import Device, Lane, Provider
 from inferd.errors import ModelFailed
 from inferd.session.failures import one_line
-from inferd.session.options import SessionOptions, ort_options, run_options
+from inferd.session.options import RunOptions, SessionOptions, ort_options
 from inferd.session.runtime import ort
 from inferd.session.tensors import BFLOAT16, STRING, tensor_info
+
+if TYPE_CHECKING:
+    from inferd.session.slot import Slot
 
 
 class Session:
@@ -17,17 +23,55 @@ class Session:
 
     def __init__(self, path: Path, options: SessionOptions, device: Device) -> None:
         """Load the file; ModelFailed with what the runtime said if that is not possible."""
-        try:
-            self.ort = ort.InferenceSession(str(path), ort_options(options), providers=device.providers())
-        except Exception as failure:  # the binding raises RuntimeError, ValueError and classes of its own
-            raise ModelFailed(f"{path}: ONNX Runtime cannot load it: {one_line(failure)}") from failure
-        self.run_options = run_options(options)
         self.device = device
-        self.inputs = tuple(tensor_info(node, "input", path) for node in self.ort.get_inputs())
-        self.outputs = tuple(tensor_info(node, "output", path) for node in self.ort.get_outputs())
-        types = {info.element_type for info in (*self.inputs, *self.outputs)}
-        self.has_strings = STRING in types
-        if self.has_strings and BFLOAT16 in types:
-            raise ModelFailed(
-                f"{path}: a model with both BYTES and BF16 tensors cannot be fed through ONNX Runtime's Python binding"
-            )
+        self._slots: WeakSet[Slot] = WeakSet()
+        self._workspace = device.workspace(options.slot_memory_nbytes)
+        try:
+            with self._workspace.loading():
+                self.ort = _loaded(path, options, self._workspace.providers(options.cuda), device)
+            self.run_options = RunOptions(options)
+            self.graph_ids = count(1) if options.cuda_graphs and device.asynchronous else None
+            self.inputs = tuple(tensor_info(node, "input", path) for node in self.ort.get_inputs())
+            self.outputs = tuple(tensor_info(node, "output", path) for node in self.ort.get_outputs())
+            types = {info.element_type for info in (*self.inputs, *self.outputs)}
+            self.has_strings = STRING in types
+            if self.has_strings and BFLOAT16 in types:
+                raise ModelFailed(
+                    f"{path}: a model with both BYTES and BF16 tensors cannot be fed through ONNX Runtime's "
+                    "Python binding"
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def lane(self, slot: Slot) -> Lane:
+        """The memory and order of a slot, which is closed before the session is."""
+        self._slots.add(slot)
+        return self._workspace.lane()
+
+    def close(self) -> None:
+        """Give the memory of the model and of its slots back. Blocks; nothing may run any more."""
+        for slot in list(self._slots):
+            slot.close()
+        with self._workspace.loading():
+            # What the runtime holds of the device goes before the stream that it computes on.
+            self.ort = None
+        self._workspace.close()
+
+
+def _loaded(path: Path, options: SessionOptions, providers: list[Provider], device: Device) -> ort.InferenceSession:
+    try:
+        made = ort.InferenceSession(str(path), ort_options(options), providers=providers)
+    except Exception as failure:  # the binding raises RuntimeError, ValueError and classes of its own
+        known = device.failure_of(failure)
+        reason = str(known) if known is not None else f"ONNX Runtime cannot load it: {one_line(failure)}"
+        raise ModelFailed(f"{path}: {reason}") from failure
+    wanted = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+    missing = [name for name in wanted if name not in made.get_providers()]
+    if missing:
+        # The runtime would go on without them and say nothing; a slow answer is a failure that nobody sees.
+        raise ModelFailed(
+            f"{path}: ONNX Runtime has no {' and no '.join(missing)} here: its libraries are missing or of another "
+            "version; docs/gpu.md says which belong together"
+        )
+    return made

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections import OrderedDict
+from typing import TypeAlias
 
 from inferd._native.batch import Batch
 from inferd._native.gather import gather
 from inferd._native.reply import OutputView
-from inferd.device import Buffer
 from inferd.errors import RegionShrank
 from inferd.session.bindings import Plan, allocated_views, bind, known_output_shapes
 from inferd.session.buffers import Buffers
 from inferd.session.failures import WRONG_OUTPUT_SHAPE, run_failure
 from inferd.session.objects import feeds_of, views_of
+from inferd.session.padding import prepared_rows
 from inferd.session.session import Session
 from inferd.session.tensors import nbytes_of
 
 # A slot remembers this many prepared bindings; a model with varying shapes needs one per shape.
 MAX_PLANS = 128
+
+Key: TypeAlias = int | bytes | tuple[int, bytes]
 
 
 class Slot:
@@ -27,87 +31,146 @@ class Slot:
     def __init__(self, session: Session) -> None:
         """Allocates nothing yet: buffers grow to the largest batch seen and stay."""
         self._session = session
-        self._buffers = Buffers(session.device, len(session.inputs), len(session.outputs))
-        self._plans: OrderedDict[int | bytes, Plan] = OrderedDict()
+        self._lane = session.lane(self)
+        self._buffers = Buffers(self._lane, len(session.inputs), len(session.outputs))
+        self._plans: OrderedDict[Key, Plan] = OrderedDict()
         self._declared_shapes_hold = True
+        self._pads = session.device.pads
         # Of the last run, on the monotonic clock: when its inputs were in place, when ONNX Runtime was done.
         self.gathered_ns = self.computed_ns = 0
+
+    @property
+    def session(self) -> Session:
+        """What runs in it."""
+        return self._session
 
     def run(self, batch: Batch) -> list[OutputView]:
         """Run a batch; the views it returns are valid until the next run in this slot.
 
         Raises InputRefused if an operator refused a value, RegionShrank if a request's shared memory is not there any
-        more, RunFailed for any other failure.
+        more, OutOfDeviceMemory, DeviceLost, and RunFailed for any other failure.
         """
         try:
             return self._run_objects(batch) if self._session.has_strings else self._run_bound(batch)
         except RegionShrank:
+            self._lane.settle()
             raise
         except Exception as failure:
-            raise run_failure(failure) from failure
+            self._lane.settle()  # or the next batch would be gathered while this one's bytes are still read
+            raise self._session.device.failure_of(failure) or run_failure(failure) from failure
 
     def has_prepared(self, batch: Batch) -> bool:
         """Whether a run of this shape finds memory and binding ready; strings need neither."""
-        return self._session.has_strings or self._key(batch) in self._plans
+        return self._session.has_strings or self._key(batch, self._run_rows(batch)) in self._plans
+
+    def close(self) -> None:
+        """Give its memory back; nothing runs in it any more."""
+        self._plans.clear()
+        self._lane.close()
 
     def _run_bound(self, batch: Batch) -> list[OutputView]:
         """Memory is bound, nothing is copied by the runtime."""
-        plan = self._plan(batch)
+        lane, rows, run_rows = self._lane, batch.rows, self._run_rows(batch)
+        with lane.turn():
+            plan = self._plan(batch, run_rows)
+            if not plan.records:
+                return self._run_plan(plan, batch, rows, run_rows)
+        with lane.turn(captures=True):
+            views = self._run_plan(plan, batch, rows, run_rows)
+        if plan.records:
+            plan.records -= 1
+        return views
+
+    def _run_plan(self, plan: Plan, batch: Batch, rows: int, run_rows: int) -> list[OutputView]:
+        session, lane = self._session, self._lane
         for index, nbytes in enumerate(plan.input_nbytes):
             buffer = self._buffers.inputs[index]
-            assert buffer is not None  # _plan has allocated it
-            gather(batch, index, buffer.host_address, buffer.nbytes)
-            self._session.device.upload(buffer, nbytes)
+            written = gather(batch, index, buffer.host_address, buffer.nbytes)
+            if written < nbytes:
+                # Zeros rather than rows of an earlier batch: nobody's data is in anybody else's run.
+                ctypes.memset(buffer.host_address + written, 0, nbytes - written)
+            lane.upload(buffer, nbytes)
         self.gathered_ns = time.monotonic_ns()
         try:
-            self._session.ort.run_with_iobinding(plan.binding, self._session.run_options)
+            with lane.computing():
+                session.ort.run_with_iobinding(plan.binding, plan.run_options)
         except RuntimeError as failure:
-            if plan.views is None or WRONG_OUTPUT_SHAPE not in str(failure):
+            if plan.outputs is None or WRONG_OUTPUT_SHAPE not in str(failure):
                 raise
             # The file declares output shapes that the graph does not keep to: let the runtime allocate.
             self._declared_shapes_hold = False
-            self._plans.clear()
-            return self._run_bound(batch)
+            return self._again(batch)
+        if plan.outputs is None:
+            lane.wait()
+            self.computed_ns = time.monotonic_ns()
+            views = allocated_views(session, plan.binding, rows, run_rows)
+            if views is None:
+                self._pads = False
+                return self._again(batch)
+            return views
+        found = plan.views(rows, run_rows)
+        for buffer, nbytes in found.downloads:
+            lane.download(buffer, nbytes)
+        lane.wait()
         self.computed_ns = time.monotonic_ns()
-        if plan.views is None:
-            return allocated_views(self._session, plan.binding)
-        for buffer, nbytes in plan.output_buffers:
-            self._session.device.download(buffer, nbytes)
-        return plan.views
+        return found.views
+
+    def _again(self, batch: Batch) -> list[OutputView]:
+        """Run it with another plan, as what was known of the model was wrong."""
+        self._lane.wait()
+        self._plans.clear()
+        run_rows = self._run_rows(batch)
+        return self._run_plan(self._plan(batch, run_rows), batch, batch.rows, run_rows)
 
     def _run_objects(self, batch: Batch) -> list[OutputView]:
-        feeds = feeds_of(self._session, batch)
+        session = self._session
+        feeds = feeds_of(session, batch)
+        options = session.run_options.waiting if session.graph_ids is None else session.run_options.unrecorded
         self.gathered_ns = time.monotonic_ns()
-        values = self._session.ort.run(None, feeds, self._session.run_options)
+        with self._lane.turn(), self._lane.computing():
+            values = session.ort.run(None, feeds, options)
         self.computed_ns = time.monotonic_ns()
-        return views_of(self._session, values)
+        return views_of(session, values)
 
-    def _plan(self, batch: Batch) -> Plan:
-        key = self._key(batch)
+    def _run_rows(self, batch: Batch) -> int:
+        """The rows of the run: those of the batch, or more where batches are padded."""
+        if not self._pads or not batch.signature.batched or batch.apart:
+            return batch.rows
+        return prepared_rows(batch.rows, batch.signature.max_rows)
+
+    def _plan(self, batch: Batch, run_rows: int) -> Plan:
+        key = self._key(batch, run_rows)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._prepare(batch)
+            plan = self._prepare(batch, run_rows)
             self._plans[key] = plan
             if len(self._plans) > MAX_PLANS:
                 self._plans.popitem(last=False)
-        elif isinstance(key, bytes):
+        elif not isinstance(key, int):
             self._plans.move_to_end(key)
         return plan
 
-    def _key(self, batch: Batch) -> int | bytes:
-        uniform = batch.signature.uniform and not batch.apart
-        return batch.rows if uniform else batch.shape_key
+    def _key(self, batch: Batch, run_rows: int) -> Key:
+        if batch.signature.uniform and not batch.apart:
+            return run_rows
+        if not self._pads:
+            return batch.shape_key
+        shapes = (batch.input_shape(index)[1:] for index in range(len(self._session.inputs)))
+        return run_rows, repr(list(shapes)).encode()
 
-    def _prepare(self, batch: Batch) -> Plan:
+    def _prepare(self, batch: Batch, run_rows: int) -> Plan:
         session, buffers = self._session, self._buffers
+        shapes = [batch.input_shape(index) for index in range(len(session.inputs))]
         input_nbytes = tuple(batch.input_nbytes(index) for index in range(len(session.inputs)))
-        shapes = known_output_shapes(session, batch) if self._declared_shapes_hold else None
-        for index, nbytes in enumerate(input_nbytes):
-            self._at_least(buffers.inputs, index, nbytes)
-        for index, shape in enumerate(shapes or ()):
-            self._at_least(buffers.outputs, index, nbytes_of(session.outputs[index].element_type, shape))
-        return bind(session, batch, buffers, input_nbytes, shapes)
-
-    def _at_least(self, buffers: list[Buffer | None], index: int, nbytes: int) -> None:
-        if self._buffers.grow(buffers, index, nbytes):
+        if run_rows != batch.rows:
+            shapes = [[run_rows, *shape[1:]] for shape in shapes]
+            input_nbytes = tuple(nbytes // batch.rows * run_rows for nbytes in input_nbytes)
+        output_shapes = known_output_shapes(session, batch, run_rows) if self._declared_shapes_hold else None
+        output_nbytes = tuple(
+            nbytes_of(info.element_type, shape)
+            for info, shape in zip(session.outputs, output_shapes or (), strict=False)
+        )
+        if not buffers.fits(input_nbytes, output_nbytes):
             self._plans.clear()
+            buffers.grow(input_nbytes, output_nbytes)
+        return bind(session, buffers, shapes, input_nbytes, output_shapes)
