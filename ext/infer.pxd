@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t
 
+from inferd._native.access cimport AccessLog
 from inferd._native.admission cimport Admission, Caller
 from inferd._native.doorbell cimport Bell
 from inferd._native.queue cimport BatchQueue
@@ -9,6 +10,7 @@ from inferd._native.region cimport Regions
 from inferd._native.signature cimport Signature
 from inferd._native.stats cimport ModelStats
 from inferd._native.stream cimport Method, Stream
+from inferd._native.trace cimport Sampling
 from inferd._native.wire cimport Request
 
 
@@ -19,6 +21,9 @@ cdef class Endpoint:
     cdef ModelStats stats
     cdef object refusal
     cdef Regions regions       # the shared memory that requests may use, or None
+    cdef Sampling sampling     # which requests are traced; None without tracing
+    cdef AccessLog access      # where ends of requests are noted, or None
+    cdef tuple names           # (model, version)
 
 
 cdef class Waiter:
@@ -45,8 +50,10 @@ cdef class InferMethod(Method):
 
     cdef Endpoint endpoint_of(self, Request request)
     cdef Caller caller_of(self, Stream stream)
-    cdef int refuse(self, Stream stream, failure) except -1
+    cdef int refuse(self, Stream stream, failure, Request request) except -1
     cdef list trailers_of(self, failure)
 
 
 cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns, Admission admission, Caller caller)
+cdef int trace(Endpoint endpoint, Request request, Stream stream, int64_t begun_ns) except -1
+cdef void tell(Endpoint endpoint, Request request, int code, int64_t begun_ns, int64_t now_ns) noexcept

@@ -6,13 +6,16 @@ from libc.stdint cimport int64_t
 from inferd._native.admission cimport Admission, Caller, release
 from inferd._native.bind cimport bind_request
 from inferd._native.clock cimport monotonic_ns
+from inferd._native.access cimport AccessLog
 from inferd._native.doorbell cimport Bell
 from inferd._native.hub cimport Hub
+from inferd._native.nghttp2 cimport nghttp2_rcbuf_get_buf, nghttp2_vec
 from inferd._native.queue cimport BatchQueue
 from inferd._native.region cimport Regions
 from inferd._native.span cimport span_equals
 from inferd._native.stats cimport ModelStats
 from inferd._native.stream cimport OPEN, Method, Stream
+from inferd._native.trace cimport Sampling, Trace
 from inferd._native.wire cimport Request, decode
 
 from inferd.errors import Code, DeadlineExceeded, InferdError, Internal, Overloaded
@@ -26,17 +29,20 @@ cdef int INTERNAL = Code.INTERNAL
 cdef class Endpoint:
     """Where requests for one version of one model go, or the refusal that they all get.
 
-    `regions` is the shared memory that they may use; None offers none.
+    `regions` is the shared memory that they may use; None offers none. `names` are those of the model and the version,
+    for `sampling` and `access`, which say what is traced and take note of every end; either may be None.
     """
 
     def __cinit__(
-        self, BatchQueue queue, Bell bell not None, ModelStats stats not None, refusal=None, Regions regions=None
+        self, BatchQueue queue, Bell bell not None, ModelStats stats not None, refusal=None, Regions regions=None,
+        *, tuple names=("", ""), Sampling sampling=None, AccessLog access=None,
     ):
         if queue is not None:
             self.queue, self.signature = queue, queue.signature
         elif refusal is None:
             raise ValueError("an endpoint without a queue needs a refusal")
         self.bell, self.stats, self.refusal, self.regions = bell, stats, refusal, regions
+        self.names, self.sampling, self.access = names, sampling, access
 
 
 cdef class Waiter:
@@ -67,6 +73,37 @@ cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns, Admis
         raise
     endpoint.stats.accept()
     return None
+
+
+cdef int trace(Endpoint endpoint, Request request, Stream stream, int64_t begun_ns) except -1:
+    """Have the request traced if it is one of those that are."""
+    cdef Trace begun
+    cdef nghttp2_vec parent
+    parent.base, parent.len = NULL, 0
+    if stream.trace_parent > 0:
+        parent = nghttp2_rcbuf_get_buf(stream.headers[stream.trace_parent - 1].value)
+    begun = endpoint.sampling.begin(parent.base, parent.len, begun_ns)
+    if begun is None:
+        return 0
+    begun.model, begun.version = endpoint.names
+    begun.request_id, begun.streamed = request.id, request.streamed
+    if begun.parent_id is not None:
+        states = [value.decode("latin-1") for name, value in stream.metadata() if name == b"tracestate"]
+        begun.state = ",".join(states)
+    request.trace = begun
+    return 0
+
+
+cdef void tell(Endpoint endpoint, Request request, int code, int64_t begun_ns, int64_t now_ns) noexcept:
+    """A request has its end: to its trace, if it has one, and to the access log, if there is one."""
+    cdef Trace traced
+    if endpoint.access is not None:
+        endpoint.access.add(endpoint.names, request, code, begun_ns, now_ns)
+    if request.trace is not None:
+        traced, request.trace = request.trace, None
+        traced.waited(request.arrived_ns, request.taken_ns)
+        traced.end(code, now_ns)
+        endpoint.stats.exemplify(code, <double>(now_ns - begun_ns) * 1e-9, traced.trace_id)
 
 
 @cython.final
@@ -102,27 +139,29 @@ cdef class InferMethod(Method):
             try:
                 body = self.unpacked(stream, body)
             except InferdError as failure:
-                return self.refuse(stream, failure)
+                return self.refuse(stream, failure, None)
         stream.call = body
         return 0
 
     cdef int half_close(self, Stream stream) except -1:
         cdef Request request
         cdef Endpoint endpoint
-        body = stream.call
+        body, request = stream.call, None
         if body is None:
             return stream.fail(INTERNAL, b"a unary call has one message, and this one has none", None)
         try:
             request = decode(body)
             endpoint = self.endpoint_of(request)
             stream.owner = endpoint
+            if endpoint.sampling is not None and endpoint.sampling.on:
+                trace(endpoint, request, stream, stream.arrived_ns)
             refusal = admit(endpoint, request, stream.deadline_ns, self.admission, self.caller_of(stream))
             if refusal is not None:
-                return self.refuse(stream, refusal)
+                return self.refuse(stream, refusal, request)
         except InferdError as failure:
-            return self.refuse(stream, failure)
+            return self.refuse(stream, failure, request)
         except Exception:
-            self.refuse(stream, Internal())
+            self.refuse(stream, Internal(), request)
             raise
         stream.call, request.completion = request, stream
         if request.deadline_ns != stream.deadline_ns:
@@ -159,11 +198,14 @@ cdef class InferMethod(Method):
         self.last, self.last_name, self.last_version = endpoint, key[0].encode(), key[1].encode()
         return endpoint
 
-    cdef int refuse(self, Stream stream, failure) except -1:
+    cdef int refuse(self, Stream stream, failure, Request request) except -1:
         cdef Endpoint endpoint = stream.owner
         cdef ModelStats stats = self.unknown if endpoint is None else endpoint.stats
+        cdef int64_t now_ns = monotonic_ns()
         stream.call = stream.owner = None
-        stats.finished(failure.code, (monotonic_ns() - stream.arrived_ns) * 1e-9)
+        stats.finished(failure.code, (now_ns - stream.arrived_ns) * 1e-9)
+        if endpoint is not None and request is not None:
+            tell(endpoint, request, failure.code, stream.arrived_ns, now_ns)
         stats.shed(failure.shed_for)
         return stream.fail(failure.code, failure.public_text.encode(), self.trailers_of(failure))
 
@@ -178,6 +220,8 @@ cdef class InferMethod(Method):
     cdef void closed(self, Stream stream) noexcept:
         cdef Endpoint endpoint = stream.owner
         cdef Request request
+        cdef int64_t now_ns
+        cdef int code = stream.code if stream.code >= 0 else CANCELLED
         if endpoint is None or type(stream.call) is not Request:
             return
         request = stream.call
@@ -186,18 +230,21 @@ cdef class InferMethod(Method):
             release(request)
             if stream.code == DEADLINE_EXCEEDED:
                 endpoint.stats.expire()
-        endpoint.stats.ended(
-            stream.code if stream.code >= 0 else CANCELLED, (monotonic_ns() - stream.arrived_ns) * 1e-9)
+        now_ns = monotonic_ns()
+        endpoint.stats.ended(code, (now_ns - stream.arrived_ns) * 1e-9)
+        tell(endpoint, request, code, stream.arrived_ns, now_ns)
 
 
 cdef int end(Stream stream, Request request, trailers, int64_t now_ns) except -1:
     """Give a call the end that its request came to."""
     cdef Endpoint endpoint = stream.owner
+    cdef int code = 0
     stream.call = stream.owner = request.completion = None
     if endpoint is None:
         return 0
     if stream.phase != OPEN:
         endpoint.stats.ended(stream.code, (now_ns - stream.arrived_ns) * 1e-9)
+        tell(endpoint, request, stream.code, stream.arrived_ns, now_ns)
         return 0
     failure = request.error
     if failure is None:
@@ -207,10 +254,11 @@ cdef int end(Stream stream, Request request, trailers, int64_t now_ns) except -1
             stream.answer(request.answer, None)
         else:
             stream.answer(smaller[0], smaller[1])
-        endpoint.stats.ended(0, (now_ns - stream.arrived_ns) * 1e-9)
     else:
-        stream.fail(failure.code, failure.public_text.encode(), trailers(failure))
-        endpoint.stats.ended(failure.code, (now_ns - stream.arrived_ns) * 1e-9)
+        code = failure.code
+        stream.fail(code, failure.public_text.encode(), trailers(failure))
+    endpoint.stats.ended(code, (now_ns - stream.arrived_ns) * 1e-9)
+    tell(endpoint, request, code, stream.arrived_ns, now_ns)
     return 0
 
 

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t
 
 from inferd._native.admission cimport release
 from inferd._native.clock cimport monotonic_ns
-from inferd._native.infer cimport Endpoint, InferMethod, Waiter, admit
+from inferd._native.infer cimport Endpoint, InferMethod, Waiter, admit, tell, trace
 from inferd._native.nghttp2 cimport NGHTTP2_INTERNAL_ERROR
 from inferd._native.span cimport span_length
 from inferd._native.stats cimport ModelStats
@@ -47,6 +47,7 @@ cdef class Place(Waiter):
     cdef Endpoint endpoint    # None if there is none
     cdef int64_t begun_ns
     cdef size_t nbytes
+    cdef Request watched      # to be told of its end to a trace or the access log, or None
     cdef bint accepted        # it came into the queue
     cdef bytes id             # of one that failed
     cdef bytes answer         # of one that has come to an end: this, or what it failed of
@@ -134,6 +135,12 @@ cdef class Line:
             request = decode(body)
             request.streamed = True
             endpoint = place.endpoint = infer.endpoint_of(request)
+            if endpoint.access is not None:
+                place.watched = request
+            if endpoint.sampling is not None and endpoint.sampling.on:
+                trace(endpoint, request, self.stream, place.begun_ns)
+                if request.trace is not None:
+                    place.watched = request
             deadline_ns = self.stream.deadline_ns
             if deadline_ns == 0 and infer.timeout_ns:
                 deadline_ns = place.begun_ns + infer.timeout_ns
@@ -327,4 +334,7 @@ cdef class InferStreamMethod(Method):
             stats.ended(code, (now_ns - place.begun_ns) * 1e-9)
         else:
             stats.finished(code, (now_ns - place.begun_ns) * 1e-9)
+        if place.watched is not None:
+            tell(place.endpoint, place.watched, code, place.begun_ns, now_ns)
+            place.watched = None
         return 0

@@ -19,7 +19,10 @@ cdef class Histogram:
     cdef int64_t* counted
     cdef int limit_count
 
+    cdef dict examples    # None until there is one
+
     cdef void add(self, double value, int64_t times) noexcept nogil
+    cdef void exemplify(self, double value, bytes trace_id) noexcept
 
 
 cdef class SizeStats:
@@ -60,6 +63,7 @@ cdef class ModelStats:
     cpdef void finished(self, int code, double seconds) noexcept
     cpdef void accept(self) noexcept
     cpdef void ended(self, int code, double seconds) noexcept
+    cpdef void exemplify(self, int code, double seconds, bytes trace_id) noexcept
     cpdef void expire(self) noexcept
     cpdef int shed(self, str reason) except -1
     cpdef void ran(self, Request request, bint waited_for) noexcept

@@ -6,6 +6,7 @@ from libc.stdlib cimport calloc, free
 
 from inferd._native.batch cimport Batch
 from inferd._native.clock cimport epoch_ms
+from inferd._native.trace cimport Execution, execution_of, took_part
 from inferd._native.wire cimport Request
 
 
@@ -38,6 +39,20 @@ cdef class Histogram:
     def observe(self, double value) -> None:
         """Count one observation."""
         self.add(value, 1)
+
+    cdef void exemplify(self, double value, bytes trace_id) noexcept:
+        """Remember a trace as the example of the bucket that this value is counted in."""
+        cdef int i = 0
+        while i < self.limit_count and value > self.limits[i]:
+            i += 1
+        if self.examples is None:
+            self.examples = {}
+        self.examples[i] = (trace_id, value, <double>epoch_ms() * 1e-3)
+
+    @property
+    def exemplars(self) -> dict[int, tuple[bytes, float, float]]:
+        """By bucket: the id of a trace, what it took, and when that was, in seconds since the Unix epoch."""
+        return {} if self.examples is None else dict(self.examples)
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -95,6 +110,10 @@ cdef class ModelStats:
             self.failed[code if 0 < code < CODES else UNKNOWN] += 1
         self.finished(code, seconds)
 
+    cpdef void exemplify(self, int code, double seconds, bytes trace_id) noexcept:
+        """Remember a trace as an example of requests that end so after such a time."""
+        self.seconds_of(code if 0 <= code < CODES else UNKNOWN).exemplify(seconds, trace_id)
+
     cpdef void expire(self) noexcept:
         """Count one request whose time was over before it ran."""
         self.expired += 1
@@ -115,8 +134,15 @@ cdef class ModelStats:
         """
         cdef int64_t members = len(batch.members)
         cdef SizeStats size = self.by_rows.get(batch.rows)
-        for member in batch.members:
-            (<Request>member).run_ns = ended_ns - started_ns
+        cdef Request request
+        cdef Execution execution = None
+        for request in batch.members:
+            request.run_ns = ended_ns - started_ns
+            if request.trace is not None:
+                if execution is None:
+                    execution = execution_of(
+                        started_ns, gathered_ns, computed_ns, ended_ns, batch.rows, members, batch.close_reason)
+                took_part(request.trace, execution)
         self.batches += 1
         self.by_reason[batch.close_reason] = self.by_reason.get(batch.close_reason, 0) + 1
         self.busy_ns += ended_ns - started_ns

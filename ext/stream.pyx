@@ -104,6 +104,8 @@ cdef class Stream:
             self.deadline_ns = self.arrived_ns + after_ns if after_ns >= 0 else 0
         elif key.len == 13 and memcmp(key.base, b"grpc-encoding", 13) == 0:
             self.encoding = encoding_of(text.base, text.len)
+        elif key.len == 11 and memcmp(key.base, b"traceparent", 11) == 0:
+            self.trace_parent = self.header_count if self.trace_parent == 0 else -1
         return 0
 
     cdef int receive(self, const uint8_t* data, size_t size) except -1:
@@ -141,9 +143,7 @@ cdef class Stream:
 
     cdef bint start_message(self) except -1:
         """Make room for the message that the prefix announces. False if it is refused."""
-        self.wanted = (
-            <size_t>self.prefix[1] << 24 | <size_t>self.prefix[2] << 16 | <size_t>self.prefix[3] << 8 | self.prefix[4]
-        )
+        self.wanted = <size_t>self.prefix[1] << 24 | self.prefix[2] << 16 | self.prefix[3] << 8 | self.prefix[4]
         self.filled = 0
         if self.prefix[0] > 1:
             self.cut(13, b"a message's compressed flag is neither 0 nor 1")

@@ -130,6 +130,7 @@ cdef class Request:
     cdef public object answer         # bytes of the ModelInferResponse
     cdef public object error          # or the InferdError to tell the client
     cdef public bint streamed         # the answer is to be a ModelStreamInferResponse
+    cdef public object trace          # a Trace, or None as for most
     cdef readonly int64_t taken_ns
     cdef public int64_t run_ns
 

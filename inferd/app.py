@@ -13,10 +13,11 @@ import sys
 import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
+from inferd._native.trace import Traces
 from inferd.admission import MemoryGuard, open_admission
 from inferd.banner import print_ready
 from inferd.cgroup import memory_limit
@@ -39,6 +40,7 @@ from inferd.rpc.health import HealthServicer
 from inferd.rpc.inference import SERVICE, InferenceService
 from inferd.rpc.probes import HealthPort
 from inferd.rpc.repository import RepositoryControl
+from inferd.rpc.trace_settings import TraceControl
 from inferd.rpc.transport import Transport, open_transport
 from inferd.samples import histogram_of, sample_of
 from inferd.session import RUNTIME_VERSION
@@ -46,9 +48,14 @@ from inferd.telemetry import logs
 from inferd.telemetry.loop_lag import LoopLag
 from inferd.telemetry.metrics import serving_registry
 from inferd.telemetry.sample import BuildInfo, ModelSample, ServerSample
+from inferd.telemetry.sampling import Samplings
+from inferd.telemetry.watching import Watching
 from inferd.tls import Certificates
 from inferd.version import version
 from inferd.watch import Watch
+
+if TYPE_CHECKING:
+    from inferd.telemetry.tracing.exporting import TraceExport
 
 log = logging.getLogger("inferd")
 
@@ -76,6 +83,10 @@ def serve(settings: Settings) -> int:
     return code
 
 
+TRACES_END_S: Final = 3.0
+"""What a collector is given to take the last traces."""
+
+
 @dataclass(slots=True)
 class Listeners:
     """The open ports."""
@@ -97,7 +108,14 @@ class App:
         self.lifecycle = Lifecycle(settings, self.models, CpuDevice(), self._serve, self._changed)
         control = RepositoryControl(self.lifecycle, settings.models.control_mode)
         self.admission = open_admission(settings)
-        self.service = InferenceService(self.models, settings, version(), control, admission=self.admission)
+        self.watch = _watching(settings)
+        traces = TraceControl(
+            self.watch.samplings, self.models, allowed=settings.control.trace_settings, on_change=self._forget
+        )
+        self.service = InferenceService(
+            self.models, settings, version(), control, traces, admission=self.admission, watching=self.watch
+        )
+        self._tracing = None if self.watch.samplings is None else _open_tracing(settings, self.watch.samplings)
         # A thread is still inside ONNX Runtime, which cannot be told to stop.
         self.left_behind = False
         self._build = BuildInfo(version(), platform.python_version(), RUNTIME_VERSION)
@@ -121,6 +139,8 @@ class App:
         liveness = asyncio.create_task(self.board.run())
         self._loop_lag.start()
         guarding = asyncio.create_task(self._guard_memory(listeners.grpc))
+        if self._tracing is not None:
+            self._tracing.start()
         try:
             if await self._unless_stopped(self.lifecycle.start()):
                 self._ready(listeners)
@@ -133,6 +153,8 @@ class App:
             await liveness
             guarding.cancel()
             self._loop_lag.stop()
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.stop, TRACES_END_S)
         log.info("stopped")
         return 0
 
@@ -229,10 +251,14 @@ class App:
 
     # --- while it serves ------------------------------------------------------------------------------
 
-    def _changed(self, model: Model) -> None:
-        """A model version has a new state: tell health, under its own name and as the model's answer."""
+    def _forget(self) -> None:
+        """What is known of models and their requests is not so any more."""
         if self._transport is not None:
             self._transport.forget()
+
+    def _changed(self, model: Model) -> None:
+        """A model version has a new state: tell health, under its own name and as the model's answer."""
+        self._forget()
         if model.state is State.FAILED:
             log.error(
                 "model failed to load", extra={"model": model.name, "version": model.version, "reason": model.reason}
@@ -281,6 +307,7 @@ class App:
             draining=self._stop.is_set(),
             loop_lag=histogram_of(self._loop_lag.seconds),
             loads=dict(self.lifecycle.loads),
+            traces={} if self._tracing is None else {"sent": self._tracing.sent, "dropped": self._tracing.dropped},
         )
 
     # --- stop ------------------------------------------------------------------------------------------
@@ -304,3 +331,20 @@ class App:
         await asyncio.gather(*(server.stop(1.0) for server in listeners.http))
         if listeners.health is not None:
             await listeners.health.stop()
+
+
+def _watching(settings: Settings) -> Watching:
+    """What looks at single requests."""
+    tracing = settings.tracing
+    return Watching(Samplings(Traces(tracing.max_pending), tracing.sample_rate) if tracing.enabled else None)
+
+
+def _open_tracing(settings: Settings, samplings: Samplings) -> TraceExport:
+    """Where traces go. Raises StartError if what sends them is not installed."""
+    try:
+        from inferd.telemetry.tracing.exporting import TraceExport
+    except ImportError as missing:
+        raise StartError(
+            f"tracing.enabled needs what is not installed ({missing.name}): pip install 'inferd[tracing]'"
+        ) from missing
+    return TraceExport(settings.tracing, samplings.traces, version())

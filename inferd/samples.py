@@ -42,7 +42,7 @@ def sample_of(model: Model) -> ModelSample:
 
 def histogram_of(native: Histogram) -> HistogramSample:
     """What a histogram has counted so far."""
-    return HistogramSample(native.bounds, native.counts, native.total)
+    return HistogramSample(native.bounds, native.counts, native.total, native.exemplars)
 
 
 def _facts(model: Model) -> ModelFacts | None:

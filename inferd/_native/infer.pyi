@@ -3,6 +3,7 @@ from typing import Self, final
 
 from typing_extensions import disjoint_base
 
+from inferd._native.access import AccessLog
 from inferd._native.admission import Admission
 from inferd._native.doorbell import Bell
 from inferd._native.hub import Hub
@@ -10,6 +11,7 @@ from inferd._native.queue import BatchQueue
 from inferd._native.region import Regions
 from inferd._native.stats import ModelStats
 from inferd._native.stream import Method, Stream
+from inferd._native.trace import Sampling
 from inferd._native.wire import Request
 from inferd.errors import InferdError
 
@@ -22,6 +24,10 @@ class Endpoint:
         stats: ModelStats,
         refusal: InferdError | None = None,
         regions: Regions | None = None,
+        *,
+        names: tuple[str, str] = ("", ""),
+        sampling: Sampling | None = None,
+        access: AccessLog | None = None,
     ) -> Self: ...
 
 @disjoint_base

@@ -1,6 +1,7 @@
 from asyncio import Future
 from typing import Any, final
 
+from inferd._native.trace import Trace
 from inferd.errors import InferdError
 
 @final
@@ -33,6 +34,7 @@ class Request:
     def turn(self) -> int: ...
     deadline_ns: int
     run_ns: int
+    trace: Trace | None
     streamed: bool
     completion: Future[Any] | None
     answer: bytes | None

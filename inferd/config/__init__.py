@@ -19,6 +19,7 @@ from inferd.config.settings import (
 )
 from inferd.config.sources import Loaded, load, unknown_flag
 from inferd.config.tls import Tls
+from inferd.config.tracing import Tracing
 
 __all__ = [
     "FLAGS_ELSEWHERE",
@@ -35,6 +36,7 @@ __all__ = [
     "Settings",
     "Threads",
     "Tls",
+    "Tracing",
     "Warmup",
     "leaves",
     "load",

@@ -30,6 +30,7 @@ from inferd.config.kinds import (
 )
 from inferd.config.metrics import Metrics
 from inferd.config.tls import Tls, tls_contradictions
+from inferd.config.tracing import Tracing
 
 
 class Grpc(Section):
@@ -124,6 +125,11 @@ class Control(Section):
 
     log_settings: bool = Field(
         default=False, description="Let clients change what is logged, by LogSettings; they may read it in any case."
+    )
+    trace_settings: bool = Field(
+        default=False,
+        description="Let clients change what is traced, by TraceSetting, where tracing.enabled is true; they may read "
+        "it in any case.",
     )
 
 
@@ -306,6 +312,7 @@ class Settings(Section):
     tls: Tls = Tls()
     http: Http = Http()
     metrics: Metrics = Metrics()
+    tracing: Tracing = Tracing()
     log: Log = Log()
     control: Control = Control()
     models: Models = Models()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from inferd._native.admission import Admission, let_go
 from inferd._native.bind import bind
@@ -14,6 +15,7 @@ from inferd.config import Settings
 from inferd.errors import Code, InferdError
 from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Models
 from inferd.telemetry.recent import RecentErrors
+from inferd.telemetry.watching import Metadata, Watching
 
 
 class Answering:
@@ -26,26 +28,37 @@ class Answering:
         regions: Regions | None,
         recent: RecentErrors,
         admission: Admission,
+        watching: Watching,
     ) -> None:
-        self._admission = admission
+        self._admission, self._watching = admission, watching
         self._models, self._regions, self._recent = models, regions, recent
         self._timeout_ns = settings.inference.timeout_ms * 1_000_000
         # Requests for models that are not here are counted without a name: clients must not make label values.
         self.unknown_stats = ModelStats(SECONDS_BOUNDS, ROWS_BOUNDS)
 
-    async def answer(self, body: bytes, remaining_s: float | None, caller: str, *, streamed: bool = False) -> bytes:
+    async def answer(
+        self,
+        body: bytes,
+        remaining_s: float | None,
+        caller: str,
+        *,
+        streamed: bool = False,
+        metadata: Callable[[], Metadata | None] = tuple,
+    ) -> bytes:
         """A ModelInferResponse, or the ModelStreamInferResponse with it. Raises InferdError.
 
         `remaining_s` is the caller's deadline; the server's default one holds if there is none. Requests of one
-        `caller` are counted together.
+        `caller` are counted together. `metadata` gives that of the call, if somebody wants it.
         """
         started_ns = time.monotonic_ns()
-        stats, code, request = self.unknown_stats, Code.OK, None
+        stats, code, request, names = self.unknown_stats, Code.OK, None, None
         try:
             request = decode(body)
             request.streamed = streamed
             model = self._models.find(request.model_name, request.model_version)
-            stats = model.stats
+            stats, names = model.stats, (model.name, str(model.version))
+            if self._watching.samplings is not None:
+                self._watching.begin(names, request, started_ns, metadata() or ())
             signature = model.answering().signature
             self._admission.admit(request, self._admission.caller(caller))
             bind(signature, request, self._regions)
@@ -67,7 +80,13 @@ class Answering:
             if request is not None and not request.arrived_ns:
                 let_go(request)
             count = stats.ended if request is not None and request.arrived_ns else stats.finished
-            count(code, (time.monotonic_ns() - started_ns) * 1e-9)
+            now_ns = time.monotonic_ns()
+            seconds = (now_ns - started_ns) * 1e-9
+            count(code, seconds)
+            if request is not None and names is not None:
+                trace = self._watching.tell(names, request, code, started_ns, now_ns)
+                if trace is not None:
+                    stats.exemplify(code, seconds, trace.trace_id)
 
     def _deadline_ns(self, now_ns: int, remaining_s: float | None) -> int:
         """On our monotonic clock, 0 for none."""

@@ -25,6 +25,7 @@ from inferd.rpc.shared_memory import SharedMemoryMethods
 from inferd.rpc.statistics import Statistics
 from inferd.rpc.streaming import Streaming
 from inferd.telemetry.recent import RecentErrors
+from inferd.telemetry.watching import Watching
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 MODEL_INFER: Final = f"/{SERVICE.full_name}/ModelInfer".encode()
@@ -45,15 +46,22 @@ class InferenceService:
     """Handlers of GRPCInferenceService over the models; `version` is what ServerMetadata tells."""
 
     def __init__(
-        self, models: Models, settings: Settings, version: str, *parts: Part, admission: Admission | None = None
+        self,
+        models: Models,
+        settings: Settings,
+        version: str,
+        *parts: Part,
+        admission: Admission | None = None,
+        watching: Watching | None = None,
     ) -> None:
         """`parts` answer methods of the service that this class does not. `admission` has the permits."""
         self.admission = admission if admission is not None else Admission()
+        self.watching = watching or Watching()
         self._models, self._version = models, version
         shared = settings.shared_memory
         self.regions = Regions(shared.max_regions) if shared.enabled else None
         self.recent_errors = RecentErrors()
-        self._answering = Answering(models, settings, self.regions, self.recent_errors, self.admission)
+        self._answering = Answering(models, settings, self.regions, self.recent_errors, self.admission, self.watching)
         self._streaming = Streaming(self._answering)
         self.unknown_stats = self._answering.unknown_stats
         # Parts of the service that have rooms of their own; methods are looked for in each.
@@ -104,7 +112,8 @@ class InferenceService:
 
     async def ModelInfer(self, body: bytes, context: Context) -> bytes:
         """One inference: bytes of a ModelInferRequest in, bytes of a ModelInferResponse out."""
-        return await self._answering.answer(body, context.time_remaining(), context.peer())
+        metadata = context.invocation_metadata
+        return await self._answering.answer(body, context.time_remaining(), context.peer(), metadata=metadata)
 
     async def infer(self, body: bytes, remaining_s: float | None, caller: str) -> bytes:
         """The same for other doors than gRPC's, with deadline and caller as arguments. Raises InferdError."""

@@ -140,8 +140,9 @@ class _Line:
         failure: InferdError
         try:
             remaining_s = self._context.time_remaining()
-            peer = self._context.peer()
-            return _Ended(await self._answering.answer(body, remaining_s, peer, streamed=True), None)
+            peer, metadata = self._context.peer(), self._context.invocation_metadata
+            answer = self._answering.answer(body, remaining_s, peer, streamed=True, metadata=metadata)
+            return _Ended(await answer, None)
         except InferdError as found:
             failure = found
         except Exception:

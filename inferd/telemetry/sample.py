@@ -20,6 +20,8 @@ class HistogramSample:
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
     total: float
+    exemplars: Mapping[int, tuple[bytes, float, float]] = field(default_factory=dict)
+    """By bucket: the id of a trace, the value it had, and when, in seconds since the Unix epoch."""
 
     def __post_init__(self) -> None:
         if len(self.counts) != len(self.bounds) + 1:
@@ -126,3 +128,5 @@ class ServerSample:
     loop_lag: HistogramSample = field(default_factory=nothing_observed)
     loads: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Loads that have ended, by model and "ok" or "failed"."""
+    traces: Mapping[str, int] = field(default_factory=dict)
+    """Traces that came to their end, "sent" or "dropped"; nothing without tracing."""

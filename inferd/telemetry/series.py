@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import (
     HistogramMetricFamily,
     InfoMetricFamily,
 )
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from inferd.errors import Code
@@ -55,7 +56,7 @@ class Series(Generic[T]):
             histogram = HistogramMetricFamily(name, self.text, labels=self.labels, unit=unit)
             for labels, value in self._values(samples):
                 assert isinstance(value, HistogramSample)
-                histogram.add_metric(labels, _cumulative(value), value.total)
+                histogram.add_metric(labels, _buckets(value), value.total)
             return histogram
         if self.kind == "info":
             info = InfoMetricFamily(name.removesuffix("_info"), self.text, labels=())
@@ -359,9 +360,25 @@ OF_SERVER: Final[tuple[Series[ServerSample], ...]] = (
         ("model", "result"),
         lambda sample: list(sample.loads.items()),
     ),
+    Series(
+        "inferd_traces_total",
+        "counter",
+        "Traces of requests, by what became of them: sent, dropped. There only with tracing.",
+        ("result",),
+        lambda sample: [((result,), count) for result, count in sample.traces.items()],
+    ),
 )
 
 
-def _cumulative(histogram: HistogramSample) -> list[tuple[str, float]]:
+def _buckets(histogram: HistogramSample) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    """Bounds and cumulative counts, with an example where there is one; those are shown in OpenMetrics only."""
     bounds = (*map(floatToGoString, histogram.bounds), "+Inf")
-    return list(zip(bounds, accumulate(histogram.counts), strict=True))
+    found: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    for index, (bound, count) in enumerate(zip(bounds, accumulate(histogram.counts), strict=True)):
+        example = histogram.exemplars.get(index)
+        if example is None:
+            found.append((bound, count))
+        else:
+            trace_id, value, when_s = example
+            found.append((bound, count, Exemplar({"trace_id": trace_id.hex()}, value, when_s)))
+    return found

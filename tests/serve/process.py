@@ -113,9 +113,9 @@ class Server:
         status, body = _get(f"http://127.0.0.1:{self.http_port}{path}")
         return status, json.loads(body)
 
-    def metrics_text(self) -> str:
+    def metrics_text(self, accept: str = "*/*") -> str:
         """The metrics page."""
-        return page(f"http://127.0.0.1:{self.metrics_port}/metrics")
+        return page(f"http://127.0.0.1:{self.metrics_port}/metrics", accept)
 
     # --- its life ------------------------------------------------------------------------------------
 
@@ -199,17 +199,17 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in found]
 
 
-def page(url: str) -> str:
+def page(url: str, accept: str = "*/*") -> str:
     """The text of a page that is there."""
-    status, body = _get(url)
+    status, body = _get(url, accept)
     assert status == 200
     return body.decode()
 
 
-def _get(url: str) -> tuple[int, bytes]:
+def _get(url: str, accept: str = "*/*") -> tuple[int, bytes]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=5) as answer:
+        with opener.open(urllib.request.Request(url, headers={"accept": accept}), timeout=5) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         with error:

@@ -33,6 +33,7 @@ ONLY_IMPORTERS = {
     "starlette": {"http"},
     "uvicorn": {"http"},
     "watchfiles": {"watch"},
+    "opentelemetry": {"telemetry"},
     "matplotlib": {"bench"},
     "psutil": {"bench"},
 }

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import grpc
 
+from inferd._native.access import AccessLog
 from inferd._native.infer import Endpoint, InferMethod, settle
 from inferd._native.infer_stream import InferStreamMethod
 from inferd._native.stats import ModelStats
 from inferd._native.stream import Stream
+from inferd._native.trace import Sampling
 from inferd._native.wire import Request
 from inferd.config import Grpc, Settings
 from inferd.errors import InferdError
-from inferd.models import Models
+from inferd.models import Model, Models
 from inferd.rpc.boundary import COMPRESSION, trailing_metadata
 from inferd.rpc.inference import MODEL_INFER, MODEL_STREAM_INFER, InferenceService
 from inferd.rpc.listening import cannot_listen, cannot_listen_at
@@ -22,6 +24,12 @@ from inferd.rpc.native.limits import Limits
 from inferd.rpc.native.metadata import Header, to_send
 from inferd.rpc.native.server import NativeServer
 from inferd.tls import Certificates
+
+
+class _Watched(TypedDict):
+    names: tuple[str, str]
+    sampling: Sampling | None
+    access: AccessLog | None
 
 
 class NativeTransport:
@@ -42,6 +50,7 @@ class NativeTransport:
             compression=COMPRESSION[settings.grpc.compression],
         )
         self._regions, self._recent_errors = service.regions, service.recent_errors
+        self._watching = service.watching
         self._infer = InferMethod(
             self._endpoint,
             service.unknown_stats,
@@ -110,8 +119,16 @@ class NativeTransport:
         try:
             model.answering()
         except InferdError as refusal:
-            return Endpoint(None, model.bell, model.stats, refusal.with_traceback(None))
-        return Endpoint(model.queue, model.bell, model.stats, regions=self._regions)
+            return Endpoint(None, model.bell, model.stats, refusal.with_traceback(None), **self._watched(model))
+        return Endpoint(model.queue, model.bell, model.stats, regions=self._regions, **self._watched(model))
+
+    def _watched(self, model: Model) -> _Watched:
+        samplings = self._watching.samplings
+        return {
+            "names": (model.name, str(model.version)),
+            "sampling": None if samplings is None else samplings.of(model.name),
+            "access": self._watching.access,
+        }
 
     def _told(self, failure: InferdError) -> list[Header]:
         """A client is told of this failure: the metadata that goes with it."""

@@ -32,10 +32,10 @@ NO_SETTING = Difference(
     why="A setting that is ignored without a word is worse than none.",
 )
 NO_TRACES = Difference(
-    what="TraceSetting",
+    what="TraceSetting of a server that does not trace",
     triton="OK",
     inferd="UNIMPLEMENTED",
-    why="There are no traces.",
+    why="A server that traces (`--tracing-enabled true`) has it.",
 )
 
 CASES = (

@@ -1,0 +1,13 @@
+from typing import Self, TypeAlias, final
+
+from inferd._native.wire import Request
+
+Entry: TypeAlias = tuple[tuple[str, str], int, int, int, int, int, int, bool, bytes, bytes, bytes]
+
+@final
+class AccessLog:
+    def __new__(cls, room: int) -> Self: ...
+    @property
+    def dropped(self) -> int: ...
+    def note(self, names: tuple[str, str], request: Request, code: int, begun_ns: int, now_ns: int) -> None: ...
+    def take(self) -> list[Entry]: ...

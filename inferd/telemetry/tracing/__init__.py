@@ -1,0 +1,1 @@
+"""Traces as OpenTelemetry has them. Imported only where tracing is on: the libraries are an extra."""

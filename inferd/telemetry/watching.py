@@ -1,0 +1,56 @@
+"""What looks at single requests, where their counts are not enough: traces and the access log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from inferd._native.access import AccessLog
+from inferd._native.trace import Trace
+from inferd._native.wire import Request
+from inferd.telemetry.sampling import Samplings
+
+Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
+
+_PARENT: Final = "traceparent"
+_STATE: Final = "tracestate"
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Either may be None. On the native transport compiled code does what the methods here do for the other one."""
+
+    samplings: Samplings | None = None
+    access: AccessLog | None = None
+
+    def begin(self, names: tuple[str, str], request: Request, begun_ns: int, metadata: Metadata) -> None:
+        """Have a request for the version `names` of a model traced if it is one of those that are."""
+        if self.samplings is None:
+            return
+        said = list(metadata)
+        parents = [value for key, value in said if key == _PARENT]
+        # With several of them nobody knows whose request it is.
+        parent = _bytes(parents[0]) if len(parents) == 1 else None
+        trace = self.samplings.of(names[0]).begin_at(begun_ns, parent)
+        if trace is None:
+            return
+        trace.model, trace.version = names
+        trace.request_id, trace.streamed = request.id, request.streamed
+        if trace.parent_id is not None:
+            trace.state = ",".join(_bytes(value).decode("latin-1") for key, value in said if key == _STATE)
+        request.trace = trace
+
+    def tell(self, names: tuple[str, str], request: Request, code: int, begun_ns: int, now_ns: int) -> Trace | None:
+        """A request has its end; its trace, if it has one."""
+        if self.access is not None:
+            self.access.note(names, request, code, begun_ns, now_ns)
+        trace, request.trace = request.trace, None
+        if trace is not None:
+            trace.waited(request.arrived_ns, request.taken_ns)
+            trace.end(code, now_ns)
+        return trace
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode("latin-1", "replace")
