@@ -167,6 +167,7 @@ tools: $(TOOLS)/.built $(TOOLS)/triton/.installed ## install what tests and benc
 	command -v nghttpd >/dev/null || missing="$$missing nghttp2-server"; \
 	command -v valgrind >/dev/null || missing="$$missing valgrind libc6-dbg"; \
 	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$$missing nginx"; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v c++ >/dev/null || missing="$$missing g++"; \
 	[ -e /usr/include/grpcpp/grpcpp.h ] || missing="$$missing libgrpc++-dev"; \
 	command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || command -v google-chrome >/dev/null \

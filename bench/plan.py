@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +21,8 @@ from inferd.errors import StartError
 from inferd.plan.measure import HOP_US, REQUEST_US, measured, told
 from inferd.plan.simulation import Load, simulate
 
-WIDTH: Final = 768
-LAYERS: Final = 8
+WIDTH: Final = 1536
+LAYERS: Final = 12
 USED: Final = (0.1, 0.3, 0.5, 0.7, 0.85)
 START_TRIES: Final = 300
 
@@ -43,7 +42,13 @@ def compare(folder: Path, seconds: float) -> dict[str, Any]:
     """Measure the model, serve it, and print a line for each rate."""
     repository = folder / "models"
     write(repository / "layers" / "1" / "model.onnx")
-    flags = {"threads.cpus": "1", "grpc.port": str(free_port()), "http.port": "0", "metrics.port": "0"}
+    flags = {
+        "threads.cpus": "1",
+        "batching.max_batch_size": "8",
+        "grpc.port": str(free_port()),
+        "http.port": "0",
+        "metrics.port": "0",
+    }
     settings = load(flags, models_path=str(repository)).settings
     address = f"127.0.0.1:{settings.grpc.port}"
     command = (sys.executable, "-m", "inferd", "serve", repository, "--host=127.0.0.1")
@@ -74,7 +79,7 @@ def compare(folder: Path, seconds: float) -> dict[str, Any]:
                 f"{used:>5.0%} {rate:>8}   {row['p50_ms']:>8.2f} {row['simulated_p50_ms']:>9.2f}"
                 f"   {row['p99_ms']:>8.2f} {row['simulated_p99_ms']:>9.2f}   {row['simulated_batch']:.1f}"
             )
-    return {"machine": asdict(this_machine()), "pod": dict(told(pod)), "limit": limit, "rates": rows}
+    return {"machine": dict(this_machine()), "pod": dict(told(pod)), "limit": limit, "rates": rows}
 
 
 def asked(address: str, rate: int, seconds: float) -> dict[str, float]:

@@ -66,9 +66,15 @@ class Pod:
 
 
 def earned(samples: Sequence[tuple[int, int]]) -> Timings:
-    """Timings of single runs, (rows, ns) each: the middle one by rows, and how the others lay around it."""
-    by_rows: dict[int, list[int]] = {}
+    """Timings of single runs, (rows, ns) each: the least by rows, and how the others lay above it.
+
+    The least, because neighbours on the machine only ever add; and no batch takes longer than a larger one.
+    """
+    by_rows: dict[int, float] = {}
     for rows, run_ns in samples:
-        by_rows.setdefault(rows, []).append(run_ns)
-    middle = {rows: float(sorted(times)[len(times) // 2]) for rows, times in by_rows.items()}
-    return Timings(middle, tuple(run_ns / middle[rows] for rows, run_ns in samples))
+        by_rows[rows] = min(run_ns, by_rows.get(rows, run_ns))
+    spread = tuple(sorted(run_ns / by_rows[rows] for rows, run_ns in samples))
+    least = float("inf")
+    for rows in sorted(by_rows, reverse=True):
+        least = by_rows[rows] = min(by_rows[rows], least)
+    return Timings(dict(sorted(by_rows.items())), spread)

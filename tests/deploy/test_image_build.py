@@ -117,8 +117,9 @@ class Contained(Server):
             )  # fmt: skip
 
     def inner_pid(self) -> int:
-        [found] = [one.pid for one in psutil.Process(self.process.pid).children(True) if "serve" in one.cmdline()
-                   and one.uids().real != 0]  # fmt: skip
+        """The process of inferd itself, below those of buildah."""
+        below = psutil.Process(self.process.pid).children(True)
+        [found] = [one.pid for one in below if "serve" in one.cmdline() and "buildah" not in one.cmdline()[0]]
         return found
 
     def terminate(self) -> None:

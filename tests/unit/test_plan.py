@@ -118,9 +118,10 @@ def test_between_sizes_that_were_measured_lines_are_drawn() -> None:
     assert Timings({1: 1e6}).of(3) == 3e6
 
 
-def test_single_runs_give_the_middle_and_their_spread() -> None:
-    found = earned([(1, 90), (1, 100), (1, 130), (2, 200)])
-    assert found == Timings({1: 100.0, 2: 200.0}, (0.9, 1.0, 1.3, 1.0))
+def test_single_runs_give_the_least_and_their_spread() -> None:
+    found = earned([(1, 90), (1, 100), (1, 135), (2, 400), (4, 200)])
+    # What was in the way of two rows was not the two rows.
+    assert found == Timings({1: 90.0, 2: 200.0, 4: 200.0}, (1.0, 1.0, 1.0, 100 / 90, 1.5))
 
 
 @pytest.mark.parametrize("run_ns", [{}, {0: 1.0}, {1: 0.0}])
