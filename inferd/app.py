@@ -289,7 +289,7 @@ class App:
     def _status_page(self) -> StatusPage | None:
         if not self.settings.http.status_page:
             return None
-        shown = Shown(self._build, self.settings.transport, time.time(), self.settings.http.inference)
+        shown = Shown(self._build, self.settings.transport, time.monotonic(), self.settings.http.inference)
         return StatusPage(shown, self.models, self.service.recent_errors, lambda: self.service.is_ready)
 
     def _samples(self) -> Iterable[ModelSample]:

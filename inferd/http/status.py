@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from inferd.models import Model, Models, State
+from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Model, Models, State
 from inferd.samples import sample_of
 from inferd.telemetry.recent import RecentErrors
-from inferd.telemetry.sample import BuildInfo
+from inferd.telemetry.sample import BuildInfo, HistogramSample
 from inferd.telemetry.series import by_name
 
 FILES: Final[Mapping[str, str]] = MappingProxyType(
@@ -49,7 +49,10 @@ _SHARED_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the page is about, beside the models; `tryable` says that it may send inferences to /v2."""
+    """What the page is about, beside the models; `tryable` says that it may send inferences to /v2.
+
+    `started_s` is on the monotonic clock.
+    """
 
     build: BuildInfo
     transport: str
@@ -65,6 +68,7 @@ class StatusPage:
         self._shown, self._models, self._errors, self._is_ready = shown, models, errors, is_ready
         folder = files("inferd.http") / "page"
         self._contents = {name: (folder / name).read_bytes() for name in (*FILES, "index.html")}
+        self._one_at_a_time = asyncio.Lock()
         self._made: tuple[float, bytes] = (-_SHARED_S, b"")
 
     def routes(self) -> list[Route]:
@@ -81,27 +85,42 @@ class StatusPage:
         return _file(self._contents[name], FILES[name])
 
     async def _status(self, request: Request) -> Response:
-        now_s = asyncio.get_running_loop().time()
         # However many people look, the loop writes it as often as for a few.
-        if now_s - self._made[0] >= _SHARED_S:
-            self._made = now_s, json.dumps(self._document(), separators=(",", ":")).encode()
+        async with self._one_at_a_time:
+            now_s = asyncio.get_running_loop().time()
+            if now_s - self._made[0] >= _SHARED_S:
+                self._made = now_s, await self._document()
         headers = {"cache-control": "no-store", **_GUARDED}
         return Response(self._made[1], media_type="application/json", headers=headers)
 
-    def _document(self) -> dict[str, Any]:
-        now_s = time.time()
-        return {
+    async def _document(self) -> bytes:
+        head = {
             "server": {
                 **asdict(self._shown.build),
                 "transport": self._shown.transport,
                 "ready": self._is_ready(),
                 "tryable": self._shown.tryable,
-                "uptime_s": round(now_s - self._shown.started_s, 3),
-                "now_s": round(now_s, 3),
+                "uptime_s": round(time.monotonic() - self._shown.started_s, 3),
+                "now_s": round(time.time(), 3),
             },
-            "models": [_model(model) for model in self._models.all()],
+            "bounds": {"seconds": SECONDS_BOUNDS, "rows": ROWS_BOUNDS},
             "errors": [asdict(told) for told in self._errors.listed()],
         }
+        models = []
+        for model in self._models.all():
+            models.append(_json(_model(model)))
+            # With many models even reading takes milliseconds; requests go first in between.
+            await asyncio.sleep(0)
+        return f'{_json(head)[:-1]},"models":[{",".join(models)}]}}'.encode()
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, separators=(",", ":"))
+
+
+def _histogram(sample: HistogramSample) -> dict[str, Any]:
+    """Without its bounds, which are the same for all and told once."""
+    return {"counts": sample.counts, "total": sample.total}
 
 
 def _file(content: bytes, kind: str) -> Response:
@@ -120,13 +139,13 @@ def _model(model: Model) -> dict[str, Any]:
         "batches": sample.batches,
         "queue_rows": sample.queue_rows,
         "queue_bytes": sample.queue_bytes,
-        "request": asdict(sample.request),
-        "queue": asdict(sample.queue),
-        "compute": asdict(sample.compute),
-        "compute_input": asdict(sample.compute_input),
-        "compute_infer": asdict(sample.compute_infer),
-        "compute_output": asdict(sample.compute_output),
-        "batch_rows": asdict(sample.batch_rows),
+        "request": _histogram(sample.request),
+        "queue": _histogram(sample.queue),
+        "compute": _histogram(sample.compute),
+        "compute_input": _histogram(sample.compute_input),
+        "compute_infer": _histogram(sample.compute_infer),
+        "compute_output": _histogram(sample.compute_output),
+        "batch_rows": _histogram(sample.batch_rows),
         "last_run_ms": model.stats.last_run_ms,
     }
     loaded = model.loaded

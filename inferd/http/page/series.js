@@ -1,6 +1,7 @@
 // What has been seen in the last minute, and what follows from it. Counters only rise; a fall means a new start.
 
 const KEPT_S = 61;
+const TIMES = ["request", "queue", "compute", "compute_input", "compute_infer", "compute_output"];
 export const RECENT_S = 10;
 
 export class Series {
@@ -8,6 +9,11 @@ export class Series {
 
   add(document) {
     const last = this.now;
+    // The bounds of all histograms are told once.
+    for (const model of document.models) {
+      for (const name of TIMES) model[name].bounds = document.bounds.seconds;
+      model.batch_rows.bounds = document.bounds.rows;
+    }
     if (last && document.server.uptime_s < last.server.uptime_s) this.documents = [];
     if (last && document.server.now_s === last.server.now_s) return;
     this.documents.push(document);
@@ -53,7 +59,7 @@ function between(start, end, key) {
     span.rows += model.rows - (then?.rows ?? 0);
     span.batches += model.batches - (then?.batches ?? 0);
     span.queueRows += model.queue_rows;
-    for (const name of ["request", "queue", "compute", "compute_input", "compute_infer", "compute_output", "batch_rows"]) {
+    for (const name of [...TIMES, "batch_rows"]) {
       span[name] = added(span[name], less(model[name], then?.[name]));
     }
   }
