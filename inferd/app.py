@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
+from inferd._native.access import AccessLog
 from inferd._native.trace import Traces
 from inferd.admission import MemoryGuard, open_admission
 from inferd.banner import print_ready
@@ -44,7 +45,7 @@ from inferd.rpc.trace_settings import TraceControl
 from inferd.rpc.transport import Transport, open_transport
 from inferd.samples import histogram_of, sample_of
 from inferd.session import RUNTIME_VERSION
-from inferd.telemetry import logs
+from inferd.telemetry import access, logs
 from inferd.telemetry.loop_lag import LoopLag
 from inferd.telemetry.metrics import serving_registry
 from inferd.telemetry.sample import BuildInfo, ModelSample, ServerSample
@@ -83,8 +84,8 @@ def serve(settings: Settings) -> int:
     return code
 
 
-TRACES_END_S: Final = 3.0
-"""What a collector is given to take the last traces."""
+TELLING_END_S: Final = 3.0
+"""What the last traces, and the last lines of the access log, are given to be sent and written."""
 
 
 @dataclass(slots=True)
@@ -115,6 +116,7 @@ class App:
         self.service = InferenceService(
             self.models, settings, version(), control, traces, admission=self.admission, watching=self.watch
         )
+        self._access = None if self.watch.access is None else access.AccessWriter(self.watch.access)
         self._tracing = None if self.watch.samplings is None else _open_tracing(settings, self.watch.samplings)
         # A thread is still inside ONNX Runtime, which cannot be told to stop.
         self.left_behind = False
@@ -139,8 +141,9 @@ class App:
         liveness = asyncio.create_task(self.board.run())
         self._loop_lag.start()
         guarding = asyncio.create_task(self._guard_memory(listeners.grpc))
-        if self._tracing is not None:
-            self._tracing.start()
+        for writer in (self._tracing, self._access):
+            if writer is not None:
+                writer.start()
         try:
             if await self._unless_stopped(self.lifecycle.start()):
                 self._ready(listeners)
@@ -153,8 +156,9 @@ class App:
             await liveness
             guarding.cancel()
             self._loop_lag.stop()
-            if self._tracing is not None:
-                await asyncio.to_thread(self._tracing.stop, TRACES_END_S)
+            for writer in (self._tracing, self._access):
+                if writer is not None:
+                    await asyncio.to_thread(writer.stop, TELLING_END_S)
         log.info("stopped")
         return 0
 
@@ -308,6 +312,7 @@ class App:
             loop_lag=histogram_of(self._loop_lag.seconds),
             loads=dict(self.lifecycle.loads),
             traces={} if self._tracing is None else {"sent": self._tracing.sent, "dropped": self._tracing.dropped},
+            access={} if self._access is None else {"written": self._access.written, "dropped": self._access.dropped},
         )
 
     # --- stop ------------------------------------------------------------------------------------------
@@ -336,7 +341,10 @@ class App:
 def _watching(settings: Settings) -> Watching:
     """What looks at single requests."""
     tracing = settings.tracing
-    return Watching(Samplings(Traces(tracing.max_pending), tracing.sample_rate) if tracing.enabled else None)
+    return Watching(
+        Samplings(Traces(tracing.max_pending), tracing.sample_rate) if tracing.enabled else None,
+        AccessLog(access.ROOM) if settings.log.access else None,
+    )
 
 
 def _open_tracing(settings: Settings, samplings: Samplings) -> TraceExport:

@@ -1,8 +1,6 @@
-from typing import Self, TypeAlias, final
+from typing import Self, final
 
 from inferd._native.wire import Request
-
-Entry: TypeAlias = tuple[tuple[str, str], int, int, int, int, int, int, bool, bytes, bytes, bytes]
 
 @final
 class AccessLog:
@@ -10,4 +8,4 @@ class AccessLog:
     @property
     def dropped(self) -> int: ...
     def note(self, names: tuple[str, str], request: Request, code: int, begun_ns: int, now_ns: int) -> None: ...
-    def take(self) -> list[Entry]: ...
+    def take(self) -> list[tuple[tuple[str, str], int, int, int, int, int, int, bool, bytes, bytes, bytes]]: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inferd.config.http import Http
 from inferd.config.leaves import Leaf, leaves, sections, shown
+from inferd.config.log import Log
 from inferd.config.metrics import Metrics
 from inferd.config.names import FLAGS_ELSEWHERE
 from inferd.config.settings import (
@@ -11,7 +12,6 @@ from inferd.config.settings import (
     Drain,
     Grpc,
     Inference,
-    Log,
     Models,
     Settings,
     Threads,

@@ -21,13 +21,13 @@ from inferd.config.kinds import (
     SECOND_MS,
     SECOND_US,
     Host,
-    LogLevel,
     ModelNames,
     ModelPath,
     Port,
     Section,
     SocketPath,
 )
+from inferd.config.log import Log
 from inferd.config.metrics import Metrics
 from inferd.config.tls import Tls, tls_contradictions
 from inferd.config.tracing import Tracing
@@ -108,16 +108,6 @@ class Grpc(Section):
         description="Let several servers share the port (SO_REUSEPORT); the system spreads connections over them.",
     )
     reflection: bool = Field(default=True, description="Offer gRPC server reflection, which grpcurl and its like need.")
-
-
-class Log(Section):
-    """What is logged, and how it looks."""
-
-    level: LogLevel = Field(default="info", description="Least severe level that is logged.")
-    format: Literal["human", "json"] = Field(
-        default="human",
-        description="One short line per event for people, or one JSON object per line for collectors.",
-    )
 
 
 class Control(Section):

@@ -18,6 +18,8 @@ from numbers import Integral, Real
 from pathlib import PurePath
 from typing import Final, Literal, TextIO
 
+from inferd.telemetry.brake import Brake
+
 LEVELS: Final = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -82,6 +84,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
         super().__init__(stream)
         self.is_json = is_json
         self.switches = Switches()
+        self._brake = Brake()
 
     def switch(self, to: Switches) -> None:
         """Log so from now on."""
@@ -95,7 +98,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record if what it tells is switched on."""
-        if self.switches.admit(record.levelno):
+        if self.switches.admit(record.levelno) and self._brake.lets(record):
             super().emit(record)
 
 

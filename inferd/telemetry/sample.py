@@ -130,3 +130,5 @@ class ServerSample:
     """Loads that have ended, by model and "ok" or "failed"."""
     traces: Mapping[str, int] = field(default_factory=dict)
     """Traces that came to their end, "sent" or "dropped"; nothing without tracing."""
+    access: Mapping[str, int] = field(default_factory=dict)
+    """Lines of the access log, "written" or "dropped"; nothing without one."""

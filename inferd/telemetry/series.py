@@ -367,6 +367,13 @@ OF_SERVER: Final[tuple[Series[ServerSample], ...]] = (
         ("result",),
         lambda sample: [((result,), count) for result, count in sample.traces.items()],
     ),
+    Series(
+        "inferd_access_lines_total",
+        "counter",
+        "Lines of the access log, by what became of them: written, dropped. There only with one.",
+        ("result",),
+        lambda sample: [((result,), count) for result, count in sample.access.items()],
+    ),
 )
 
 

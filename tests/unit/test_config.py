@@ -60,6 +60,7 @@ OTHER = {
     "tracing.max_pending": 7,
     "tracing.timeout_ms": 7006,
     "control.trace_settings": True,
+    "log.access": True,
     "log.level": "debug",
     "log.format": "json",
     "control.log_settings": True,

@@ -150,6 +150,7 @@ def test_every_metric_has_the_type_it_is_documented_with(read: Read) -> None:
         "inferd_event_loop_lag_seconds": "histogram",
         "inferd_model_loads": "counter",
         "inferd_traces": "counter",
+        "inferd_access_lines": "counter",
     }
 
 
