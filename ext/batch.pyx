@@ -43,12 +43,15 @@ cdef class Batch:
 
     @property
     def shape_key(self) -> bytes:
-        """All input dimensions of this batch, as one hashable value: equal keys, equal buffers."""
+        """All inputs of this batch and their dimensions, as one hashable value: equal keys, equal buffers."""
         cdef Request head = <Request>self.members[0]
         cdef int i, k
         cdef int64_t dim
         parts = []
         for i in range(self.signature.input_count):
+            if head.tensors[i].absent:
+                dim = -1  # no dimension is
+                parts.append((<const char*>&dim)[:sizeof(dim)])
             for k in range(head.tensors[i].rank):
                 dim = head.dims[head.tensors[i].dims_at + k]
                 if k == 0 and self.shared:
@@ -56,8 +59,14 @@ cdef class Batch:
                 parts.append((<const char*>&dim)[:sizeof(dim)])
         return b"".join(parts)
 
+    def has_input(self, int index) -> bool:
+        """False if the requests of this batch leave that input to the model."""
+        if not 0 <= index < self.signature.input_count:
+            raise IndexError(index)
+        return not (<Request>self.members[0]).tensors[index].absent
+
     def input_shape(self, int index) -> list[int]:
-        """The shape of one input of the whole batch."""
+        """The shape of one input of the whole batch, which must have it."""
         cdef Request head = <Request>self.members[0]
         cdef int k
         if not 0 <= index < self.signature.input_count:

@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
+from inferd._native.absent cimport leave_out
 from inferd._native.choose cimport choose_outputs
 from inferd._native.contents cimport contents_field, materialise, typed_size
 from inferd._native.datatype cimport BYTES, NO_DATATYPE, element_size
@@ -65,19 +66,21 @@ cdef int bind_request(Signature s, Request r, Regions regions) except -1:
             "sequence_start and sequence_end"
         )
     if r.tensor_count != s.input_count:
-        refuse_count(s, r)
+        leave_out(s, r)
     assign_raw(r, regions)
     for i in range(s.input_count):
         found = find(s, r, i)
         if found != i:
             r.tensors[i], r.tensors[found] = r.tensors[found], r.tensors[i]
-        check_type(s, i, &r.tensors[i])
-        check_shape(s, r, i, &r.tensors[i])
+        if not r.tensors[i].absent:
+            check_type(s, i, &r.tensors[i])
+            check_shape(s, r, i, &r.tensors[i])
     check_rows(s, r)
     for i in range(s.input_count):
         if r.tensors[i].in_shared_memory:
             place_input(s, r, i, &r.tensors[i], regions)
-        check_elements(s, r, i, &r.tensors[i])
+        if not r.tensors[i].absent:
+            check_elements(s, r, i, &r.tensors[i])
     materialise_inputs(s, r)
     for i in range(s.input_count):
         if s.inputs[i].datatype == BYTES:
@@ -107,30 +110,12 @@ cdef int refuse_parameter(Request r) except -1:
     raise InvalidRequest(f"parameter {shown(r.unknown_triton)} is not known; names that begin with triton_ are reserved")
 
 
-cdef int refuse_count(Signature s, Request r) except -1:
-    """The number of inputs is wrong: say which are missing, else which are too many."""
-    cdef int i, k
-    sent = [(<const char*>r.tensors[k].name.at)[:span_length(r.tensors[k].name)] for k in range(r.tensor_count)]
-    known = [s.inputs[i].name[:s.inputs[i].name_length] for i in range(s.input_count)]
-    missing = ", ".join([repr(name.decode()) for name in known if name not in sent])
-    if missing:
-        raise InvalidRequest(
-            f"model '{s.model}' takes {s.input_count} inputs but the request has {r.tensor_count}; missing: {missing}"
-        )
-    for k in range(r.tensor_count):
-        if sent[k] not in known:
-            raise InvalidRequest(f"model '{s.model}' has no input {shown(r.tensors[k].name)}")
-        if sent[k] in sent[:k]:
-            raise InvalidRequest(f"input {shown(r.tensors[k].name)} appears more than once")
-    raise InvalidRequest(f"model '{s.model}' takes {s.input_count} inputs but the request has {r.tensor_count}")
-
-
 cdef int assign_raw(Request r, Regions regions) except -1:
     """Entry k of raw_input_contents belongs to the k-th input as sent that is not in shared memory; raw and typed
     contents do not mix.
     """
-    cdef int k, shared = 0
-    for k in range(r.tensor_count):
+    cdef int k, shared = 0, sent = r.tensor_count - r.absent_count  # those that are absent come last
+    for k in range(sent):
         if r.tensors[k].in_shared_memory:
             if regions is None:
                 raise NotOffered(f"input {shown(r.tensors[k].name)} is in shared memory, which this server does not offer")
@@ -142,11 +127,11 @@ cdef int assign_raw(Request r, Regions regions) except -1:
                 f"input {shown(r.tensors[k].name)} has typed contents although the request has raw_input_contents; use one of them"
             )
     if shared:
-        return assign_around(r, r.tensor_count - shared)
-    if r.raw_count and r.raw_count != r.tensor_count:
+        return assign_around(r, sent, sent - shared)
+    if r.raw_count and r.raw_count != sent:
         raise InvalidRequest(
-            f"raw_input_contents has {r.raw_count} entries for {r.tensor_count} inputs"
-            + (f" (the first without one is {shown(r.tensors[r.raw_count].name)})" if r.raw_count < r.tensor_count else "")
+            f"raw_input_contents has {r.raw_count} entries for {sent} inputs"
+            + (f" (the first without one is {shown(r.tensors[r.raw_count].name)})" if r.raw_count < sent else "")
         )
     for k in range(r.raw_count):
         r.tensors[k].data = r.raw[k].at
@@ -154,14 +139,14 @@ cdef int assign_raw(Request r, Regions regions) except -1:
     return 0
 
 
-cdef int assign_around(Request r, int expected) except -1:
+cdef int assign_around(Request r, int sent, int expected) except -1:
     """The same where some inputs are in shared memory."""
     cdef int k, next_raw = 0
     if r.raw_count and r.raw_count != expected:
         raise InvalidRequest(
             f"raw_input_contents has {r.raw_count} entries for {expected} inputs that are not in shared memory"
         )
-    for k in range(r.tensor_count if r.raw_count else 0):
+    for k in range(sent if r.raw_count else 0):
         if not r.tensors[k].in_shared_memory:
             r.tensors[k].data = r.raw[next_raw].at
             r.tensors[k].nbytes = span_length(r.raw[next_raw])
@@ -241,19 +226,26 @@ cdef int check_shape(Signature s, Request r, int i, Tensor* t) except -1:
 
 cdef int check_rows(Signature s, Request r) except -1:
     """Count the rows, and refuse or set apart a request whose rows do not fit into a batch."""
-    cdef int i
+    cdef int i, first = 0
     cdef int64_t rows, most
     r.rows = 1
     if not s.batched or not s.input_count:
         return 0
-    r.rows = most = r.dims[r.tensors[0].dims_at]
-    for i in range(s.input_count):
+    while r.tensors[first].absent:
+        first += 1
+        if first == s.input_count:  # what there is does not say how many rows
+            r.apart = True
+            return 0
+    r.rows = most = r.dims[r.tensors[first].dims_at]
+    for i in range(first, s.input_count):
+        if r.tensors[i].absent:
+            continue
         rows = r.dims[r.tensors[i].dims_at]
         most = max(most, rows)
         if rows != r.rows:
             if not s.broadcasts:
                 raise InvalidRequest(
-                    f"input '{input_name(s, i)}' has {rows} rows but input '{input_name(s, 0)}' has {r.rows}; "
+                    f"input '{input_name(s, i)}' has {rows} rows but input '{input_name(s, first)}' has {r.rows}; "
                     "all inputs of a request share their first dimension"
                 )
             r.apart = True
@@ -358,7 +350,7 @@ cdef int materialise_inputs(Signature s, Request r) except -1:
             raise MemoryError
         at = r.typed
         for i in range(s.input_count):
-            if r.tensors[i].in_shared_memory:
+            if r.tensors[i].in_shared_memory or r.tensors[i].absent:
                 continue
             size = typed_size(&r.tensors[i])
             if materialise(&r.tensors[i], at, at + size, &out_of_range) != WIRE_OK:
@@ -405,6 +397,8 @@ cdef void hash_shape(Signature s, Request r) noexcept nogil:
     if s.uniform:
         return
     for i in range(s.input_count):
+        if r.tensors[i].absent:
+            value = (value ^ <uint64_t>-1) * 1099511628211U
         for k in range(1 if s.batched else 0, r.tensors[i].rank):
             value = (value ^ <uint64_t>r.dims[r.tensors[i].dims_at + k]) * 1099511628211U
     r.shape_hash = value

@@ -44,7 +44,7 @@ cdef int reshape_inputs(Signature s, Request r) except -1:
     r.dims, r.dim_room = dims, count
     for i in range(s.input_count):
         spec = &s.inputs[i]
-        if spec.model_dims == NULL:
+        if spec.model_dims == NULL or r.tensors[i].absent:
             continue
         carry_over(
             spec.dims, spec.rank, dims + r.tensors[i].dims_at, spec.model_dims, spec.model_rank, dims + r.dim_count)

@@ -10,6 +10,7 @@ cdef struct TensorSpec:
     const uint8_t* name       # borrowed from the Signature's names
     Py_ssize_t name_length
     Datatype datatype
+    bint optional             # a request may leave it out: the model has a value of its own
     int rank                  # with the batch axis, if there is one
     int64_t* dims             # as on the wire; owned by the Signature; -1 = any; dims[0] = -1 on a batch axis
     int model_rank            # of the shape that the model has, where that is another one
@@ -23,7 +24,8 @@ cdef class Signature:
     cdef readonly bint lenient         # no rows, or more than max_rows, run alone instead of being refused
     cdef readonly bint broadcasts      # so do inputs whose first dimensions differ
     cdef readonly int64_t max_rows     # of one request; 1 for a model without a batch axis
-    cdef readonly bint uniform         # no dimension but the batch axis may vary: one shape group
+    cdef readonly bint uniform         # no dimension but the batch axis may vary, and nothing is left out: one group
+    cdef int optional_count            # of the inputs
     cdef bint reshapes_inputs          # some input has model_dims
     cdef bint reshapes_outputs         # some output has
     cdef TensorSpec* inputs

@@ -69,7 +69,8 @@ cdef class Signature:
     bring 1 to `max_rows` rows; with `lenient` other numbers of rows are let through to run alone, and with
     `broadcasts` also inputs that differ in it. Immutable once made. ValueError if a batched tensor has no
     open axis 0. `labels` has the Labels of outputs that have some, by name. `model_inputs` and `model_outputs` are the
-    shapes that the model itself has, None where clients see the same; open dimensions match in their order.
+    shapes that the model itself has, None where clients see the same; open dimensions match in their order. Requests may
+    leave out the inputs named in `optional`; they share a run with those that leave out the same.
     """
 
     def __cinit__(
@@ -86,6 +87,7 @@ cdef class Signature:
         labels=None,
         model_inputs=(),
         model_outputs=(),
+        optional=(),
     ):
         inputs, outputs = tuple(inputs), tuple(outputs)
         self.model = model
@@ -106,6 +108,10 @@ cdef class Signature:
         self.reshapes_outputs = fill(self.outputs, self.names, outputs, model_outputs, batched)
         cdef int i, k
         for i in range(self.input_count):
+            if inputs[i][0] in optional:
+                self.inputs[i].optional = True
+                self.optional_count += 1
+                self.uniform = False
             for k in range(1 if batched else 0, self.inputs[i].rank):
                 if self.inputs[i].dims[k] < 0:
                     self.uniform = False
@@ -132,13 +138,15 @@ cdef class Signature:
 
 
 cdef bint same_shape(Signature signature, Request a, Request b) noexcept nogil:
-    """True if two bound requests may share a batch: all dimensions but the batch axis are equal."""
+    """True if two bound requests may share a batch: they have the same inputs, of equal dimensions but the batch axis."""
     cdef int i, k
     if a.apart or b.apart:
         return False
     if signature.uniform:
         return True
     for i in range(signature.input_count):
+        if a.tensors[i].absent != b.tensors[i].absent:
+            return False
         for k in range(1 if signature.batched else 0, a.tensors[i].rank):
             if a.dims[a.tensors[i].dims_at + k] != b.dims[b.tensors[i].dims_at + k]:
                 return False

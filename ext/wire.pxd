@@ -43,6 +43,7 @@ cdef struct Tensor:
     uint64_t kinds       # bit k set: InferTensorContents field k has elements
     int64_t typed_count  # elements in typed contents, meaningful when one kind is set
     bint in_shared_memory
+    bint absent          # the client left it out; put there by bind, without dimensions or data
     # Set by bind: raw little-endian bytes, in Request.body, in Request.typed or in one of Request.held; NULL where they
     # are numbers in shared memory and stay in `place` until they are gathered.
     const uint8_t* data
@@ -69,6 +70,7 @@ cdef class Request:
     cdef Tensor* tensors
     cdef int tensor_count
     cdef int tensor_room
+    cdef int absent_count         # of the tensors once bound
     cdef Tensor inline_tensors[3]
 
     cdef int64_t* dims

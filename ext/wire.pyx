@@ -125,6 +125,8 @@ cdef class Request:
         cdef int i, k
         found = []
         for i in range(self.tensor_count):
+            if self.tensors[i].absent:
+                continue
             shape = tuple([self.dims[self.tensors[i].dims_at + k] for k in range(self.tensors[i].rank)])
             found.append((text_of(self.tensors[i].name), text_of(self.tensors[i].datatype_name), shape))
         return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -90,17 +91,16 @@ def _probe(session: Session, signature: Signature, slot: Slot) -> Batchability:
         return Batchability(
             False, f"no probe would run: {failure}; say max_batch_size in config.pbtxt if it is batchable"
         )
-    for seed in range(PROBE_SEEDS):
+    kinds = (False, True) if any(info.optional for info in session.inputs) else (True,)
+    for complete, seed in product(kinds, range(PROBE_SEEDS)):
+        rows = synthetic.Rows(signature, session.inputs, length, seed, complete=complete)
         try:
-            together = _outputs(
-                session, slot, alone(signature, synthetic.request(signature, session.inputs, PROBE_ROWS, length, seed))
-            )
+            together = _outputs(session, slot, alone(signature, rows.request(PROBE_ROWS)))
         except InferdError as error:
             return Batchability(False, f"rows do not run together: {error}", length)
         for row in range(PROBE_ROWS):
-            single = synthetic.request(signature, session.inputs, 1, length, seed, first_row=row)
             try:
-                outputs = _outputs(session, slot, alone(signature, single))
+                outputs = _outputs(session, slot, alone(signature, rows.request(1, first_row=row)))
             except InferdError as error:
                 return Batchability(False, f"a single row does not run: {error}", length)
             for info, joint, solo in zip(session.outputs, together, outputs, strict=True):
@@ -136,6 +136,7 @@ def signature_of(
         lenient=lenient,
         broadcasts=lenient and (len(names) > 1 or None in names),
         labels={name: Labels(lines) for name, lines in (labels or {}).items()},
+        optional={info.name for info in session.inputs if info.optional},
         model_inputs=[None if info.sent is None else info.shape for info in session.inputs],
         model_outputs=[None if info.sent is None else info.shape for info in session.outputs],
     )

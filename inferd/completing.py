@@ -16,6 +16,7 @@ def agree(decl: ModelDecl, session: Session) -> None:
     The file may say less than the model, and may fix a size that the model leaves open. Raises ModelFailed with
     what both say where they differ.
     """
+    session.offer_defaults({tensor.name for tensor in decl.inputs})
     for side, decls, infos in _sides(decl, session):
         known = {info.name for info in infos}
         for tensor in decls:
@@ -70,6 +71,13 @@ def _narrowed(side: str, decl: TensorDecl | None, info: TensorInfo, said: int | 
         return info
     if decl.datatype and decl.datatype != info.datatype:
         raise ModelFailed(f"config.pbtxt says {side} '{decl.name}' is {decl.datatype}; the model says {info.datatype}")
+    if side == "input":
+        if decl.optional and not info.optional:
+            raise ModelFailed(
+                f"config.pbtxt says input '{decl.name}' is optional, but the model has no value of its own for it; "
+                "remove optional, or export the model with an initializer of that name among the graph's inputs"
+            )
+        info = replace(info, optional=decl.optional)
     if not decl.dims:
         return info
     rows = info.shape[:1] if _leaves_out_rows(decl, info, said) else ()

@@ -34,14 +34,21 @@ _ELEMENT_TYPES: Mapping[str, int] = MappingProxyType({name: number for number, n
 class Rows:
     """What requests of generated rows are made of: small random values, with `length` for every open dimension.
 
-    Row r always has the same values for the same seed and length, so that rows can be compared between runs of
-    different sizes. Each is drawn once, and they begin anew after DISTINCT_ROWS.
+    Optional inputs are left to the model, as most clients do, unless `complete`. Row r always has the same values for
+    the same seed and length, so that rows can be compared between runs of different sizes. Each is drawn once, and
+    they begin anew after DISTINCT_ROWS.
     """
 
-    def __init__(self, signature: Signature, inputs: Sequence[TensorInfo], length: int, seed: int = 0) -> None:
+    def __init__(
+        self, signature: Signature, inputs: Sequence[TensorInfo], length: int, seed: int = 0, *, complete: bool = False
+    ) -> None:
         """Draws nothing yet."""
         self._signature, self._seed = signature, seed
-        self._inputs = [(info, [length if dim < 0 else dim for dim in info.wire]) for info in inputs]
+        self._inputs = [
+            (info, [length if dim < 0 else dim for dim in info.wire])
+            for info in inputs
+            if complete or not info.optional
+        ]
         self._drawn: dict[int, list[bytes]] = {}
 
     def request(self, rows: int, first_row: int = 0) -> Request:

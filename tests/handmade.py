@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
@@ -77,6 +77,7 @@ def signature_of(
     max_rows: int = 8,
     lenient: bool = False,
     broadcasts: bool = False,
+    optional: Collection[str] = (),
 ) -> Signature:
     """A model 'm', version 1, with tensors given as name -> (datatype, shape)."""
     outputs = {"y": ("FP32", [-1, 2])} if outputs is None else outputs
@@ -89,6 +90,7 @@ def signature_of(
         max_rows=max_rows,
         lenient=lenient,
         broadcasts=broadcasts,
+        optional=optional,
     )
 
 

@@ -69,6 +69,29 @@ def scale(factor: float = 2.0, dims: Dims = ("rows", 4)) -> onnx.ModelProto:
     )
 
 
+def with_defaults(rows: str | int = "rows") -> onnx.ModelProto:
+    """y = x * scale + shift, where the file has scale 2 and shift 0.5 for runs that bring none."""
+    nodes = [helper.make_node("Mul", ["x", "scale"], ["scaled"]), helper.make_node("Add", ["scaled", "shift"], ["y"])]
+    model = _model(
+        nodes,
+        [(name, TensorProto.FLOAT, [rows, 1]) for name in ("scale", "shift")] + [("x", TensorProto.FLOAT, ["rows", 4])],
+        [("y", TensorProto.FLOAT, ["rows", 4])],
+        {"scale": np.array([[2]], "f4"), "shift": np.array([[0.5]], "f4")},
+    )
+    return model
+
+
+def text_with_default() -> onnx.ModelProto:
+    """OUT is IN and then TAIL, for which the file has one "!"."""
+    text = TensorProto.STRING
+    return _model(
+        [helper.make_node("Concat", ["IN", "TAIL"], ["OUT"], axis=0)],
+        [("IN", text, ["many"]), ("TAIL", text, ["more"])],
+        [("OUT", text, ["all"])],
+        {"TAIL": np.array(["!"], object)},
+    )
+
+
 def two_by_two(b_rows: str = "rows") -> onnx.ModelProto:
     """Two inputs of different types, two outputs: total = a + b, product = a * b. b may have its own first axis."""
     nodes = [

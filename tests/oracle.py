@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -102,17 +102,19 @@ def laid_out(
     *,
     batched: bool,
     max_rows: int,
+    optional: Collection[str] = (),
     memory: Mapping[str, bytes] | None = None,
 ) -> dict[str, bytes]:
     """The raw bytes of every input, or Refused, for a model with these inputs and one output, y.
 
+    Those that are `optional` and left out have none.
     `memory` is the shared memory that is registered, by name; None where there is none to register.
     """
     check_parameters(message)
     if in_sequence(message):
         raise Refused("a sequence")
     sent = {tensor.name: index for index, tensor in enumerate(message.inputs)}
-    if len(sent) != len(message.inputs) or sent.keys() != inputs.keys():
+    if len(sent) != len(message.inputs) or not inputs.keys() - set(optional) <= sent.keys() <= inputs.keys():
         raise Refused("names")
     raw = list(message.raw_input_contents)
     shared = {tensor.name for tensor in message.inputs if SHARED_MEMORY & set(tensor.parameters)}
@@ -123,6 +125,8 @@ def laid_out(
     rows = set()
     found = {}
     for name, (datatype, spec) in inputs.items():
+        if name not in sent:
+            continue
         tensor = message.inputs[sent[name]]
         shape = list(tensor.shape)
         if tensor.datatype != datatype or len(shape) != len(spec) or min(shape, default=0) < 0:
@@ -140,7 +144,7 @@ def laid_out(
             found[name] = raw_bytes(sent_raw[name], datatype, elements)
         else:
             found[name] = typed_bytes(tensor.contents, typed, datatype, elements)
-    if batched and inputs and (len(rows) != 1 or not 1 <= rows.pop() <= max_rows):
+    if batched and sent and (len(rows) != 1 or not 1 <= rows.pop() <= max_rows):
         raise Refused("rows")
     wanted = [output.name for output in message.outputs]
     if len(set(wanted)) != len(wanted) or not set(wanted) <= {"y"}:

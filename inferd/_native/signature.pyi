@@ -1,4 +1,4 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Self, final
 
 from inferd._native.classes import Labels
@@ -19,6 +19,7 @@ class Signature:
         labels: Mapping[str, Labels] | None = None,
         model_inputs: Sequence[Sequence[int] | None] = (),
         model_outputs: Sequence[Sequence[int] | None] = (),
+        optional: Collection[str] = (),
     ) -> Self: ...
     @property
     def model(self) -> str: ...

@@ -46,7 +46,10 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "input.reshape": "The shape that the model has, where clients see `dims`.",
         "input.is_shape_tensor": "The values are a shape (TensorRT).",
         "input.allow_ragged_batch": "Rows of different lengths in one run, laid end to end.",
-        "input.optional": "A request may leave this input out.",
+        "input.optional": (
+            "A request may leave this input out. The model must have a value of its own for it: an initializer that "
+            "it lists among the graph's inputs too. Requests share a run with those that leave out the same."
+        ),
         "input.is_non_linear_format_io": "A memory layout of the device's own (TensorRT).",
         "output.name": "Must be an output of the model. Outputs that are left out are completed.",
         "output.data_type": "Must be what the model says; may be left out.",

@@ -41,7 +41,7 @@ FIELDS = MappingProxyType(
         "input.reshape": Place.ACTED,
         "input.is_shape_tensor": Place.REFUSED,
         "input.allow_ragged_batch": Place.REFUSED,
-        "input.optional": Place.IGNORED,
+        "input.optional": Place.ACTED,
         "input.is_non_linear_format_io": Place.IGNORED,
         "output": Place.INSIDE,
         "output.name": Place.ACTED,

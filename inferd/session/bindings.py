@@ -40,7 +40,7 @@ class Plan:
 
     binding: Any
     run_options: Any
-    input_nbytes: tuple[int, ...]
+    inputs: tuple[tuple[int, int], ...]  # that the requests have: the place among the model's, and bytes
     outputs: tuple[Output, ...] | None
     records: int = 0
     """Runs to come before its CUDA graph is recorded."""
@@ -83,37 +83,38 @@ def known_output_shapes(session: Session, batch: Batch, run_rows: int) -> list[t
 def bind(
     session: Session,
     buffers: Buffers,
-    input_shapes: Sequence[Sequence[int]],
+    input_shapes: Sequence[Sequence[int] | None],
     input_nbytes: tuple[int, ...],
     output_shapes: list[tuple[int, ...]] | None,
 ) -> Plan:
-    """Bind buffers that are large enough; outputs without shapes are allocated by the runtime, run by run."""
+    """Bind buffers that are large enough; outputs without shapes are allocated by the runtime, run by run.
+
+    Inputs without a shape are left to the model.
+    """
     device = session.device
     binding = session.ort.io_binding()
-    for index, info in enumerate(session.inputs):
-        binding.bind_input(
-            info.name,
-            device.ort_name,
-            device.ort_id,
-            info.element_type,
-            input_shapes[index],
-            buffers.inputs[index].bound_address,
-        )
+    inputs = []
+    for index, (info, shape) in enumerate(zip(session.inputs, input_shapes, strict=True)):
+        if shape is None:
+            continue
+        address = buffers.inputs[index].bound_address
+        binding.bind_input(info.name, device.ort_name, device.ort_id, info.element_type, shape, address)
+        inputs.append((index, input_nbytes[index]))
     if output_shapes is None:
         _bind_allocated(session, binding)
         options = session.run_options.waiting if session.graph_ids is None else session.run_options.unrecorded
-        return Plan(binding, options, input_nbytes, None)
+        return Plan(binding, options, tuple(inputs), None)
     outputs = []
-    for index, (info, shape) in enumerate(zip(session.outputs, output_shapes, strict=True)):
+    for index, (info, known) in enumerate(zip(session.outputs, output_shapes, strict=True)):
         buffer = buffers.outputs[index]
-        binding.bind_output(info.name, device.ort_name, device.ort_id, info.element_type, shape, buffer.bound_address)
-        outputs.append(Output(info, shape, buffer))
+        binding.bind_output(info.name, device.ort_name, device.ort_id, info.element_type, known, buffer.bound_address)
+        outputs.append(Output(info, known, buffer))
     if session.graph_ids is not None:
         # The addresses are part of what is recorded, and each slot has its own.
         options = session.run_options.recording(next(session.graph_ids))
-        return Plan(binding, options, input_nbytes, tuple(outputs), records=RECORDING_RUNS)
+        return Plan(binding, options, tuple(inputs), tuple(outputs), records=RECORDING_RUNS)
     options = session.run_options.enqueueing if device.asynchronous else session.run_options.waiting
-    return Plan(binding, options, input_nbytes, tuple(outputs))
+    return Plan(binding, options, tuple(inputs), tuple(outputs))
 
 
 def allocated_views(session: Session, binding: Any, rows: int, run_rows: int) -> list[OutputView] | None:

@@ -18,6 +18,8 @@ def feeds_of(session: Session, batch: Batch) -> Mapping[str, Any]:
     """The inputs of a batch as arrays."""
     feeds: dict[str, Any] = {}
     for index, info in enumerate(session.inputs):
+        if not batch.has_input(index):
+            continue
         shape = batch.input_shape(index)
         if info.element_type == STRING:
             elements = np.empty(len(found := strings(batch, index)), object)

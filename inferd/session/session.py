@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from inferd.errors import ModelFailed
 from inferd.session.failures import one_line
 from inferd.session.options import RunOptions, SessionOptions, ort_options
 from inferd.session.runtime import ort
-from inferd.session.tensors import BFLOAT16, STRING, tensor_info
+from inferd.session.tensors import BFLOAT16, ELEMENT_TYPES, STRING, tensor_info
 
 if TYPE_CHECKING:
     from inferd.session.slot import Slot
@@ -33,16 +35,33 @@ class Session:
             self.graph_ids = count(1) if options.cuda_graphs and device.asynchronous else None
             self.inputs = tuple(tensor_info(node, "input", path) for node in self.ort.get_inputs())
             self.outputs = tuple(tensor_info(node, "output", path) for node in self.ort.get_outputs())
-            types = {info.element_type for info in (*self.inputs, *self.outputs)}
-            self.has_strings = STRING in types
-            if self.has_strings and BFLOAT16 in types:
-                raise ModelFailed(
-                    f"{path}: a model with both BYTES and BF16 tensors cannot be fed through ONNX Runtime's "
-                    "Python binding"
-                )
+            self._defaults = {
+                node.name: node for node in self.ort.get_overridable_initializers() if node.type in ELEMENT_TYPES
+            }
+            self._path = path
+            self._check_types()
         except BaseException:
             self.close()
             raise
+
+    def offer_defaults(self, names: Collection[str]) -> None:
+        """Take those of the named initializers that the file lists among the graph's inputs for inputs too.
+
+        They are optional: the value in the file is used where a run has none. Raises ModelFailed as the load does.
+        """
+        known = {info.name for info in self.inputs}
+        offered = (node for name, node in self._defaults.items() if name in names and name not in known)
+        self.inputs += tuple(replace(tensor_info(node, "input", self._path), optional=True) for node in offered)
+        self._check_types()
+
+    def _check_types(self) -> None:
+        types = {info.element_type for info in (*self.inputs, *self.outputs)}
+        self.has_strings = STRING in types
+        if self.has_strings and BFLOAT16 in types:
+            raise ModelFailed(
+                f"{self._path}: a model with both BYTES and BF16 tensors cannot be fed through ONNX Runtime's Python "
+                "binding"
+            )
 
     def lane(self, slot: Slot) -> Lane:
         """The memory and order of a slot, which is closed before the session is."""

@@ -83,7 +83,7 @@ class Slot:
 
     def _run_plan(self, plan: Plan, batch: Batch, rows: int, run_rows: int) -> list[OutputView]:
         session, lane = self._session, self._lane
-        for index, nbytes in enumerate(plan.input_nbytes):
+        for index, nbytes in plan.inputs:
             buffer = self._buffers.inputs[index]
             written = gather(batch, index, buffer.host_address, buffer.nbytes)
             if written < nbytes:
@@ -155,15 +155,20 @@ class Slot:
             return run_rows
         if not self._pads:
             return batch.shape_key
-        shapes = (batch.input_shape(index)[1:] for index in range(len(self._session.inputs)))
-        return run_rows, repr(list(shapes)).encode()
+        shapes = [None if shape is None else shape[1:] for shape in self._input_shapes(batch)]
+        return run_rows, repr(shapes).encode()
+
+    def _input_shapes(self, batch: Batch) -> list[list[int] | None]:
+        """None for inputs that the requests leave to the model."""
+        places = range(len(self._session.inputs))
+        return [batch.input_shape(index) if batch.has_input(index) else None for index in places]
 
     def _prepare(self, batch: Batch, run_rows: int) -> Plan:
         session, buffers = self._session, self._buffers
-        shapes = [batch.input_shape(index) for index in range(len(session.inputs))]
+        shapes = self._input_shapes(batch)
         input_nbytes = tuple(batch.input_nbytes(index) for index in range(len(session.inputs)))
         if run_rows != batch.rows:
-            shapes = [[run_rows, *shape[1:]] for shape in shapes]
+            shapes = [None if shape is None else [run_rows, *shape[1:]] for shape in shapes]
             input_nbytes = tuple(nbytes // batch.rows * run_rows for nbytes in input_nbytes)
         output_shapes = known_output_shapes(session, batch, run_rows) if self._declared_shapes_hold else None
         output_nbytes = tuple(

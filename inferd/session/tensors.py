@@ -34,6 +34,9 @@ class TensorInfo:
     sent: tuple[int, ...] | None = None
     """The shape that clients see, where config.pbtxt says another one; its open dimensions are those of `shape`."""
 
+    optional: bool = False
+    """A request may leave this input out: the file has a value for it."""
+
     @property
     def wire(self) -> tuple[int, ...]:
         """The shape that clients see."""

@@ -28,7 +28,7 @@ from inferd._native.wire import Request, decode
 from inferd.errors import InvalidRequest, NotOffered, UnknownRegion
 from inferd.proto import inference_pb2 as pb
 
-BATCHED, FIXED, LENIENT, BROADCASTS, MISFIT, MANY_OUTPUTS, SHARING = (1 << bit for bit in range(7))
+BATCHED, FIXED, LENIENT, BROADCASTS, MISFIT, MANY_OUTPUTS, SHARING, OPTIONAL = (1 << bit for bit in range(8))
 MEMBERS = 3
 # What clients have registered, where there is shared memory.
 MEMORY = {"x": b"\5\0\0\0hello\0\0\0\0" * 5, "y": bytes(48)}
@@ -72,6 +72,14 @@ def inputs_of(message: pb.ModelInferRequest, mode: int) -> dict[str, Spec]:
     return found
 
 
+def with_optional(inputs: dict[str, Spec], batched: bool) -> tuple[dict[str, Spec], list[str]]:
+    """The inputs of a model that has two more, of which the request knows nothing, and what of all it may leave out."""
+    more = {f"left out {where}": ("FP32", [-1, 2] if batched else [2]) for where in ("first", "last")}
+    first, last = more
+    inputs = {first: more[first], **inputs, last: more[last]}
+    return inputs, [first, last, *list(inputs)[1:2]]
+
+
 def codec(data: bytes, sharing: Sharing) -> None:
     mode, body = data[:1] or b"\0", data[1:]
     read = assert_same(body)
@@ -81,10 +89,11 @@ def codec(data: bytes, sharing: Sharing) -> None:
     kind = mode[0]
     inputs = inputs_of(message, kind)
     batched = bool(kind & BATCHED)
+    inputs, optional = with_optional(inputs, batched) if kind & OPTIONAL else (inputs, [])
     regions = sharing.regions if kind & SHARING else None
     if not kind & (LENIENT | BROADCASTS | MANY_OUTPUTS) and not lost_any_parameter(message):
         known = MEMORY if kind & SHARING else None
-        assert_bound_alike(request, message, inputs, batched=batched, regions=regions, memory=known)
+        assert_bound_alike(request, message, inputs, batched=batched, optional=optional, regions=regions, memory=known)
     names = [f"y{index}" for index in range(20)] if kind & MANY_OUTPUTS else ["y"]
     signature = signature_of(
         inputs,
@@ -93,6 +102,7 @@ def codec(data: bytes, sharing: Sharing) -> None:
         max_rows=MAX_ROWS,
         lenient=bool(kind & LENIENT),
         broadcasts=bool(kind & BROADCASTS),
+        optional=optional,
     )
     run(signature, body, message, list(inputs), names, regions)
     sharing.restore()
@@ -119,6 +129,9 @@ def run(
     answered: list[Request] = []
     while batch := queue.take(1):
         for index, name in enumerate(inputs):
+            if not batch.has_input(index):
+                assert batch.input_nbytes(index) == 0
+                continue
             check_gathered(batch, index, BYTES=message_datatype(message, name) == "BYTES")
         rows = batch.rows if batch.rows <= 2 * MAX_ROWS else 1
         result = np.arange(2 * rows, dtype="<f4")

@@ -95,7 +95,7 @@ def change(data: bytes, limit: int, seed: int, mutate: Mutate) -> bytes:
     choice = random.random()
     if choice < 0.2 or not data:
         return mutate(data, limit)
-    mode = bytes([random.randrange(128)]) if choice < 0.3 else data[:1]
+    mode = bytes([random.randrange(256)]) if choice < 0.3 else data[:1]
     body = data[1:]
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         body = changed(body, REQUEST, random, mutate)

@@ -137,7 +137,10 @@ def test_the_whole_file_is_kept() -> None:
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        ('input { name: "x" data_type: TYPE_FP32 dims: 1 optional: true }', "input.optional"),
+        (
+            'input { name: "x" data_type: TYPE_FP32 dims: 1 is_non_linear_format_io: true }',
+            "input.is_non_linear_format_io",
+        ),
         ('instance_group { host_policy: "p" }', "instance_group.host_policy"),
         ("response_cache { enable: true }", "response_cache.enable"),
         ("optimization { eager_batching: true }", "optimization.eager_batching"),
@@ -148,7 +151,7 @@ def test_a_field_that_is_not_acted_on_is_named_in_a_warning(text: str, path: str
 
 
 def test_a_field_that_many_tensors_set_is_named_once() -> None:
-    tensor = 'input {{ name: "{}" data_type: TYPE_FP32 dims: 1 optional: true }}'
+    tensor = 'input {{ name: "{}" data_type: TYPE_FP32 dims: 1 is_non_linear_format_io: true }}'
     assert len(declared(tensor.format("a") + tensor.format("b")).warnings) == 1
 
 

@@ -1,0 +1,1 @@
+# Only compiled code calls what is in here.
