@@ -85,6 +85,14 @@ cdef class Batch:
             total += (<Request>member).tensors[index].nbytes
         return total
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for any member's answer."""
+        for member in self.members:
+            if (<Request>member).completion is not None:
+                return True
+        return False
+
     def split(self) -> list[Batch]:
         """One batch per member, for a second try after the batch as a whole failed."""
         return [batch_of(self.signature, [member], (<Request>member).rows, "retry") for member in self.members]

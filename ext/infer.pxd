@@ -24,6 +24,9 @@ cdef class Endpoint:
     cdef Sampling sampling     # which requests are traced; None without tracing
     cdef AccessLog access      # where ends of requests are noted, or None
     cdef tuple names           # (model, version)
+    cdef object gone           # called when nobody waits any more for a request that left the queue, or None
+
+    cdef int leave(self, Request request, bint is_late) except -1
 
 
 cdef class Waiter:

@@ -18,7 +18,11 @@ from inferd._native.stream cimport OPEN, Method, Stream
 from inferd._native.trace cimport Sampling, Trace
 from inferd._native.wire cimport Request, decode
 
+import logging
+
 from inferd.errors import Code, DeadlineExceeded, InferdError, Internal, Overloaded
+
+log = logging.getLogger("inferd.rpc")
 
 cdef int CANCELLED = Code.CANCELLED
 cdef int DEADLINE_EXCEEDED = Code.DEADLINE_EXCEEDED
@@ -30,19 +34,31 @@ cdef class Endpoint:
     """Where requests for one version of one model go, or the refusal that they all get.
 
     `regions` is the shared memory that they may use; None offers none. `names` are those of the model and the version,
-    for `sampling` and `access`, which say what is traced and take note of every end; either may be None.
+    for `sampling` and `access`, which say what is traced and take note of every end; either may be None. `gone`, if not
+    None, is called when nobody waits any more for a request that has left the queue.
     """
 
     def __cinit__(
         self, BatchQueue queue, Bell bell not None, ModelStats stats not None, refusal=None, Regions regions=None,
-        *, tuple names=("", ""), Sampling sampling=None, AccessLog access=None,
+        *, tuple names=("", ""), Sampling sampling=None, AccessLog access=None, gone=None,
     ):
         if queue is not None:
             self.queue, self.signature = queue, queue.signature
         elif refusal is None:
             raise ValueError("an endpoint without a queue needs a refusal")
         self.bell, self.stats, self.refusal, self.regions = bell, stats, refusal, regions
-        self.names, self.sampling, self.access = names, sampling, access
+        self.names, self.sampling, self.access, self.gone = names, sampling, access, gone
+
+    cdef int leave(self, Request request, bint is_late) except -1:
+        """Nobody waits for a request any more, which has no end yet: it leaves the queue, or may run for nobody."""
+        request.completion = None
+        if self.queue.drop(request):
+            release(request)
+            if is_late:
+                self.stats.expire()
+        elif self.gone is not None:
+            self.gone()
+        return 0
 
 
 cdef class Waiter:
@@ -225,11 +241,11 @@ cdef class InferMethod(Method):
         if endpoint is None or type(stream.call) is not Request:
             return
         request = stream.call
-        stream.call = stream.owner = request.completion = None
-        if endpoint.queue.drop(request):
-            release(request)
-            if stream.code == DEADLINE_EXCEEDED:
-                endpoint.stats.expire()
+        stream.call = stream.owner = None
+        try:
+            endpoint.leave(request, stream.code == DEADLINE_EXCEEDED)
+        except Exception:
+            log.exception("This is a bug.")
         now_ns = monotonic_ns()
         endpoint.stats.ended(code, (now_ns - stream.arrived_ns) * 1e-9)
         tell(endpoint, request, code, stream.arrived_ns, now_ns)

@@ -7,7 +7,6 @@ says so in its place in the line, and the stream goes on.
 cimport cython
 from libc.stdint cimport int64_t
 
-from inferd._native.admission cimport release
 from inferd._native.clock cimport monotonic_ns
 from inferd._native.infer cimport Endpoint, InferMethod, Waiter, admit, tell, trace
 from inferd._native.nghttp2 cimport NGHTTP2_INTERNAL_ERROR
@@ -255,11 +254,7 @@ cdef class Line:
             self.leave_line(place)
             request, place.request = place.request, None
             if request is not None:
-                request.completion = None
-                if place.endpoint.queue.drop(request):
-                    release(request)
-                    if code == DEADLINE_EXCEEDED:
-                        place.endpoint.stats.expire()
+                place.endpoint.leave(request, code == DEADLINE_EXCEEDED)
             self.method.count(place, code, now_ns)
         return 0
 

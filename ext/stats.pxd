@@ -57,6 +57,7 @@ cdef class ModelStats:
     cdef readonly int64_t in_flight
     cdef int64_t failed[CODES]
     cdef readonly int64_t expired         # of those, whose time was over before they ran
+    cdef readonly int64_t stopped_batches  # runs stopped because nobody waited for any of their requests
     cdef readonly int64_t wasted_rows     # run for requests that nobody waited for any more
 
     cdef Histogram seconds_of(self, int code)

@@ -170,6 +170,11 @@ cdef class ModelStats:
         """How long requests took, by gRPC status code, without the codes that never came."""
         return {code: self.request_seconds_of[code] for code in range(CODES) if self.codes[code]}
 
+    def stopped(self, Batch batch not None) -> None:
+        """Count one batch whose run was stopped because nobody waited for it."""
+        self.stopped_batches += 1
+        self.wasted_rows += batch.rows
+
     cpdef int shed(self, str reason) except -1:
         """Count one request that was kept out of the queue for this; for no reason, none was."""
         if reason:

@@ -214,6 +214,12 @@ class DeviceLost(InferdError):
     code, retryable = Code.UNAVAILABLE, True
 
 
+class RunStopped(InferdError):
+    """Everybody who waited for a run had gone, so it was stopped; nobody is told."""
+
+    code = Code.CANCELLED
+
+
 # --- us ----------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from inferd._native.queue import BatchQueue
 from inferd._native.reply import answer
 from inferd._native.stats import ModelStats
 from inferd._native.wire import Request
-from inferd.errors import InferdError, InputRefused, Internal, RegionShrank, RunFailed
+from inferd.errors import InferdError, InputRefused, Internal, RegionShrank, RunFailed, RunStopped
 from inferd.pace import Pace, Shortness
 from inferd.session import Slot
 
@@ -64,11 +64,15 @@ class Instance:
     def __init__(self, queue: BatchQueue, slot: Slot, paces: Paces, stats: ModelStats) -> None:
         """`slot` is its own; `queue`, where its batches come from, and the rest are shared with other instances."""
         self._model, self._slot, self._paces, self._stats = queue.signature.model, slot, paces, stats
+        self._running: Batch | None = None
 
     def run(self, batch: Batch) -> None:
         """Give every member of a batch its answer or its error."""
         failure = self._attempt(batch)
         if failure is None:
+            return
+        if isinstance(failure, RunStopped):
+            self._after_stop(batch, failure)
             return
         if len(batch.members) == 1:
             self._refuse(batch.members[0], failure)
@@ -79,13 +83,30 @@ class Instance:
             if failure is not None:
                 self._refuse(single.members[0], failure)
 
+    def gone(self) -> None:
+        """Somebody waits no more: if nobody waits for what runs now, stop it. Called on the loop's thread."""
+        batch = self._running
+        if batch is not None and not batch.is_wanted:
+            self._slot.stop(batch)
+
+    def _after_stop(self, batch: Batch, failure: RunStopped) -> None:
+        """Nobody waits, and nobody is run for; should somebody wait all the same, he gets a run of his own."""
+        self._stats.stopped(batch)
+        for single in batch.split():
+            again = self._attempt(single) if single.is_wanted else failure
+            if again is not None:
+                single.members[0].error = again if again is failure else RunFailed("the run failed; try again")
+
     def _attempt(self, batch: Batch) -> Exception | None:
         started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
+        self._running = batch
         try:
             answer(batch, self._slot.run(batch))
         except Exception as failure:
             self._stats.run_failed(started_ns, time.monotonic_ns())
             return failure
+        finally:
+            self._running = None
         ended_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns() - started_cpu_ns
         self._stats.batch(batch, started_ns, self._slot.gathered_ns, self._slot.computed_ns, ended_ns)
         if not batch.apart:

@@ -117,6 +117,7 @@ class Model:
         self.runners: tuple[Runner, ...] = ()
         self.doorbell = Doorbell()
         self.bell: Bell = self.doorbell  # what is rung for each request
+        self._instances: list[Instance] = []
         self._inline: InlineRunner | None = None
         self._overdue: Overdue | None = None
         self._on_change = on_change
@@ -161,7 +162,7 @@ class Model:
         def deliver(requests: list[Request]) -> None:
             loop.call_soon_threadsafe(settle, requests, self.stats)
 
-        instances = [Instance(self.queue, slot, self.paces, self.stats) for slot in loaded.slots]
+        instances = self._instances = [Instance(self.queue, slot, self.paces, self.stats) for slot in loaded.slots]
         self.runners = tuple(
             Runner(f"{self.name}/{self.version}#{index}", self.queue, self.doorbell, instance, deliver)
             for index, instance in enumerate(instances)
@@ -216,10 +217,20 @@ class Model:
         finally:
             _dropped(queue, request)  # only if it is still there: the caller has gone
             request.completion = None  # it refers to this frame's task
+            if request.answer is None and request.error is None:
+                self.gone()
         if request.error is not None:
             raise request.error
         assert request.answer is not None  # settled without an error
         return request.answer
+
+    def gone(self) -> None:
+        """Nobody waits any more for a request that has left the queue: a run that is for nobody is stopped.
+
+        Those on the loop cannot be, and are short.
+        """
+        for instance in self._instances:
+            instance.gone()
 
     def retire(self) -> None:
         """Accept nothing more; what is queued is still answered."""
@@ -241,7 +252,7 @@ class Model:
         if self._overdue is not None:
             self._overdue.close()
         self.loaded = self.queue = self.paces = self._inline = self._overdue = None
-        self.bell, self.runners = self.doorbell, ()
+        self.bell, self.runners, self._instances = self.doorbell, (), []
 
 
 class Models:

@@ -23,6 +23,7 @@ def sample_of(model: Model) -> ModelSample:
         in_flight=stats.in_flight,
         expired=stats.expired,
         wasted_rows=stats.wasted_rows,
+        stopped_batches=stats.stopped_batches,
         shed_by_reason=stats.shed_by_reason,
         rows=stats.rows,
         batches_by_reason=stats.batches_by_reason,

@@ -28,6 +28,7 @@ class Endpoint:
         names: tuple[str, str] = ("", ""),
         sampling: Sampling | None = None,
         access: AccessLog | None = None,
+        gone: Callable[[], object] | None = None,
     ) -> Self: ...
 
 @disjoint_base

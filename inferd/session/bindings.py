@@ -10,6 +10,7 @@ from inferd._native.batch import Batch
 from inferd._native.reply import OutputView
 from inferd.device import Buffer
 from inferd.session.buffers import Buffers
+from inferd.session.options import RunOptions
 from inferd.session.session import Session
 from inferd.session.tensors import TensorInfo, nbytes_of
 
@@ -82,6 +83,7 @@ def known_output_shapes(session: Session, batch: Batch, run_rows: int) -> list[t
 
 def bind(
     session: Session,
+    told: RunOptions,
     buffers: Buffers,
     input_shapes: Sequence[Sequence[int] | None],
     input_nbytes: tuple[int, ...],
@@ -102,7 +104,7 @@ def bind(
         inputs.append((index, input_nbytes[index]))
     if output_shapes is None:
         _bind_allocated(session, binding)
-        options = session.run_options.waiting if session.graph_ids is None else session.run_options.unrecorded
+        options = told.waiting if session.graph_ids is None else told.unrecorded
         return Plan(binding, options, tuple(inputs), None)
     outputs = []
     for index, (info, known) in enumerate(zip(session.outputs, output_shapes, strict=True)):
@@ -111,9 +113,9 @@ def bind(
         outputs.append(Output(info, known, buffer))
     if session.graph_ids is not None:
         # The addresses are part of what is recorded, and each slot has its own.
-        options = session.run_options.recording(next(session.graph_ids))
+        options = told.recording(next(session.graph_ids))
         return Plan(binding, options, tuple(inputs), tuple(outputs), records=RECORDING_RUNS)
-    options = session.run_options.enqueueing if device.asynchronous else session.run_options.waiting
+    options = told.enqueueing if device.asynchronous else told.waiting
     return Plan(binding, options, tuple(inputs), tuple(outputs))
 
 

@@ -49,12 +49,12 @@ def ort_options(options: SessionOptions) -> ort.SessionOptions:
 
 
 class RunOptions:
-    """What each run of a session is told; made once for each kind of run."""
+    """What each run in a slot is told, made once for each kind of run; told to terminate, they end the run."""
 
     def __init__(self, options: SessionOptions) -> None:
         self._shrink_arenas = options.shrink_arenas
-        self.waiting = self._made() if options.shrink_arenas else None
-        """For runs that are over when the call returns; None where there is nothing to say."""
+        self.waiting = self._made()
+        """For runs that are over when the call returns."""
         self.enqueueing = self._made(("disable_synchronize_execution_providers", "1"))
         """For runs that the device may still be at when the call returns."""
 

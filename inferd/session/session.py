@@ -12,7 +12,7 @@ from weakref import WeakSet
 from inferd.device import Device, Lane, Provider
 from inferd.errors import ModelFailed
 from inferd.session.failures import one_line
-from inferd.session.options import RunOptions, SessionOptions, ort_options
+from inferd.session.options import SessionOptions, ort_options
 from inferd.session.runtime import ort
 from inferd.session.tensors import BFLOAT16, ELEMENT_TYPES, STRING, tensor_info
 
@@ -25,13 +25,12 @@ class Session:
 
     def __init__(self, path: Path, options: SessionOptions, device: Device) -> None:
         """Load the file; ModelFailed with what the runtime said if that is not possible."""
-        self.device = device
+        self.options, self.device = options, device
         self._slots: WeakSet[Slot] = WeakSet()
         self._workspace = device.workspace(options.slot_memory_nbytes)
         try:
             with self._workspace.loading():
                 self.ort = _loaded(path, options, self._workspace.providers(options.cuda), device)
-            self.run_options = RunOptions(options)
             self.graph_ids = count(1) if options.cuda_graphs and device.asynchronous else None
             self.inputs = tuple(tensor_info(node, "input", path) for node in self.ort.get_inputs())
             self.outputs = tuple(tensor_info(node, "output", path) for node in self.ort.get_outputs())

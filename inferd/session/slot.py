@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from collections import OrderedDict
 from typing import TypeAlias
@@ -10,12 +11,14 @@ from typing import TypeAlias
 from inferd._native.batch import Batch
 from inferd._native.gather import gather
 from inferd._native.reply import OutputView
-from inferd.errors import RegionShrank
+from inferd.errors import RegionShrank, RunStopped
 from inferd.session.bindings import Plan, allocated_views, bind, known_output_shapes
 from inferd.session.buffers import Buffers
 from inferd.session.failures import WRONG_OUTPUT_SHAPE, run_failure
 from inferd.session.objects import feeds_of, views_of
+from inferd.session.options import RunOptions
 from inferd.session.padding import prepared_rows
+from inferd.session.runtime import ort
 from inferd.session.session import Session
 from inferd.session.tensors import nbytes_of
 
@@ -31,6 +34,11 @@ class Slot:
     def __init__(self, session: Session) -> None:
         """Allocates nothing yet: buffers grow to the largest batch seen and stay."""
         self._session = session
+        self._told = RunOptions(session.options)
+        self._lock = threading.Lock()
+        self._running: Batch | None = None
+        self._current: ort.RunOptions | None = None
+        self._is_stopped = False
         self._lane = session.lane(self)
         self._buffers = Buffers(self._lane, len(session.inputs), len(session.outputs))
         self._plans: OrderedDict[Key, Plan] = OrderedDict()
@@ -48,8 +56,10 @@ class Slot:
         """Run a batch; the views it returns are valid until the next run in this slot.
 
         Raises InputRefused if an operator refused a value, RegionShrank if a request's shared memory is not there any
-        more, OutOfDeviceMemory, DeviceLost, and RunFailed for any other failure.
+        more, RunStopped after stop(), OutOfDeviceMemory, DeviceLost, and RunFailed for any other failure.
         """
+        with self._lock:
+            self._running, self._is_stopped = batch, False
         try:
             return self._run_objects(batch) if self._session.has_strings else self._run_bound(batch)
         except RegionShrank:
@@ -57,7 +67,32 @@ class Slot:
             raise
         except Exception as failure:
             self._lane.settle()  # or the next batch would be gathered while this one's bytes are still read
-            raise self._session.device.failure_of(failure) or run_failure(failure) from failure
+            lost = self._session.device.failure_of(failure)
+            if lost is None and self._is_stopped:
+                raise RunStopped("nobody waited for the run any more") from failure
+            raise lost or run_failure(failure) from failure
+        finally:
+            with self._lock:
+                self._running = self._current = None
+
+    def stop(self, batch: Batch) -> None:
+        """Have the run of this batch end before its next operator, if it is the one that runs. From any thread.
+
+        What is recorded as a CUDA graph, or played back, runs to its end.
+        """
+        with self._lock:
+            if self._running is batch:
+                self._is_stopped = True
+                if self._current is not None:
+                    self._current.terminate = True
+
+    def _stoppable(self, options: ort.RunOptions) -> ort.RunOptions:
+        """The options of the run that begins: from now on it can be stopped, and it was if somebody was quick."""
+        if self._session.graph_ids is None:
+            with self._lock:
+                self._current = options
+                options.terminate = self._is_stopped
+        return options
 
     def has_prepared(self, batch: Batch) -> bool:
         """Whether a run of this shape finds memory and binding ready; strings need neither."""
@@ -93,7 +128,7 @@ class Slot:
         self.gathered_ns = time.monotonic_ns()
         try:
             with lane.computing():
-                session.ort.run_with_iobinding(plan.binding, plan.run_options)
+                session.ort.run_with_iobinding(plan.binding, self._stoppable(plan.run_options))
         except RuntimeError as failure:
             if plan.outputs is None or WRONG_OUTPUT_SHAPE not in str(failure):
                 raise
@@ -125,10 +160,10 @@ class Slot:
     def _run_objects(self, batch: Batch) -> list[OutputView]:
         session = self._session
         feeds = feeds_of(session, batch)
-        options = session.run_options.waiting if session.graph_ids is None else session.run_options.unrecorded
+        options = self._told.waiting if session.graph_ids is None else self._told.unrecorded
         self.gathered_ns = time.monotonic_ns()
         with self._lane.turn(), self._lane.computing():
-            values = session.ort.run(None, feeds, options)
+            values = session.ort.run(None, feeds, self._stoppable(options))
         self.computed_ns = time.monotonic_ns()
         return views_of(session, values)
 
@@ -178,4 +213,4 @@ class Slot:
         if not buffers.fits(input_nbytes, output_nbytes):
             self._plans.clear()
             buffers.grow(input_nbytes, output_nbytes)
-        return bind(session, buffers, shapes, input_nbytes, output_shapes)
+        return bind(session, self._told, buffers, shapes, input_nbytes, output_shapes)

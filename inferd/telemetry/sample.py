@@ -73,6 +73,7 @@ class ModelSample:
     in_flight: int = 0
     expired: int = 0
     wasted_rows: int = 0
+    stopped_batches: int = 0
     shed_by_reason: Mapping[str, int] = field(default_factory=dict)
     rows: int = 0
     batches_by_reason: Mapping[str, int] = field(default_factory=dict)

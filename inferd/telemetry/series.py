@@ -295,6 +295,13 @@ OF_MODELS: Final[tuple[Series[ModelSample], ...]] = (
         _one(lambda sample: sample.wasted_rows),
     ),
     Series(
+        "inferd_stopped_batches_total",
+        "counter",
+        "Runs that were stopped because nobody waited for any of their requests any more.",
+        MODEL,
+        _one(lambda sample: sample.stopped_batches),
+    ),
+    Series(
         "inferd_engine_busy_seconds_total",
         "counter",
         "Time in batches, over all instances; its rate by the instances is their duty.",

@@ -66,6 +66,26 @@ def test_a_request_that_cannot_be_answered_by_its_deadline_is_refused_at_once(
     assert refused(lazy, "hopeless") == 1
 
 
+def test_a_run_that_nobody_waits_for_is_stopped_and_the_model_answers_the_next_one(
+    lazy: Server, stub: GRPCInferenceServiceStub
+) -> None:
+    before = stopped(lazy)
+    busy = occupy(lazy, stub, duration_ms=10 * 60 * 1000)
+    waiting = queue_behind(lazy, stub, 1)
+    busy.cancel()
+    assert code_of(waiting[0]) is grpc.StatusCode.OK
+    assert stopped(lazy) == before + 1
+    # So is one whose deadline has passed.
+    late = stub.ModelInfer.future(with_timeout(slow(rows(1), 10 * 60 * 1000), 300_000))
+    assert code_of(late) is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert code_of(stub.ModelInfer.future(slow(rows(2), 0), timeout=LIMIT_S)) is grpc.StatusCode.OK
+
+
+def stopped(server: Server) -> int:
+    """Runs that were stopped so far."""
+    return int(sum(value for name, _, value in samples(server) if name == "inferd_stopped_batches_total"))
+
+
 @pytest.fixture
 def bounded(repository: Path, server: Callable[..., Server]) -> Server:
     """A server that works on three requests at a time."""

@@ -125,6 +125,7 @@ def test_every_metric_has_the_type_it_is_documented_with(read: Read) -> None:
         "inferd_accepted_requests": "counter",
         "inferd_rejected_requests": "counter",
         "inferd_shed_requests": "counter",
+        "inferd_stopped_batches": "counter",
         "inferd_failed_requests": "counter",
         "inferd_expired_before_run": "counter",
         "inferd_in_flight_requests": "gauge",

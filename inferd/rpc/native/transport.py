@@ -120,7 +120,8 @@ class NativeTransport:
             model.answering()
         except InferdError as refusal:
             return Endpoint(None, model.bell, model.stats, refusal.with_traceback(None), **self._watched(model))
-        return Endpoint(model.queue, model.bell, model.stats, regions=self._regions, **self._watched(model))
+        watched = self._watched(model)
+        return Endpoint(model.queue, model.bell, model.stats, regions=self._regions, gone=model.gone, **watched)
 
     def _watched(self, model: Model) -> _Watched:
         samplings = self._watching.samplings
