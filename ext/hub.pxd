@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int64_t, uint32_t
 
+from inferd._native.guard cimport Guard
+
 
 cdef class Hub:
     cdef readonly dict methods           # path bytes -> Method
@@ -11,6 +13,7 @@ cdef class Hub:
     cdef object on_deadline
     cdef object on_left
     cdef readonly set connections
+    cdef public Guard guard              # what stands before every method, or None
     cdef public bint is_leaving          # connections that are still made are asked to go at once
     cdef readonly size_t max_message_bytes
     cdef readonly size_t max_metadata_bytes

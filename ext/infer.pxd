@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from inferd._native.access cimport AccessLog
 from inferd._native.admission cimport Admission, Caller
+from inferd._native.principal cimport Permission
 from inferd._native.doorbell cimport Bell
 from inferd._native.queue cimport BatchQueue
 from inferd._native.region cimport Regions
@@ -51,9 +52,9 @@ cdef class InferMethod(Method):
     cdef bytes last_name
     cdef bytes last_version
 
-    cdef Endpoint endpoint_of(self, Request request)
     cdef Caller caller_of(self, Stream stream)
     cdef int refuse(self, Stream stream, failure, Request request) except -1
+    cdef Endpoint endpoint_of(self, Request request, Permission permission)
     cdef list trailers_of(self, failure)
 
 

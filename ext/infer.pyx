@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 
 from inferd._native.admission cimport Admission, Caller, release
 from inferd._native.bind cimport bind_request
+from inferd._native.principal cimport Permission
 from inferd._native.clock cimport monotonic_ns
 from inferd._native.access cimport AccessLog
 from inferd._native.doorbell cimport Bell
@@ -20,7 +21,7 @@ from inferd._native.wire cimport Request, decode
 
 import logging
 
-from inferd.errors import Code, DeadlineExceeded, InferdError, Internal, Overloaded
+from inferd.errors import Code, DeadlineExceeded, Forbidden, InferdError, Internal, Overloaded
 
 log = logging.getLogger("inferd.rpc")
 
@@ -167,7 +168,7 @@ cdef class InferMethod(Method):
             return stream.fail(INTERNAL, b"a unary call has one message, and this one has none", None)
         try:
             request = decode(body)
-            endpoint = self.endpoint_of(request)
+            endpoint = self.endpoint_of(request, stream.permission)
             stream.owner = endpoint
             if endpoint.sampling is not None and endpoint.sampling.on:
                 trace(endpoint, request, stream, stream.arrived_ns)
@@ -193,13 +194,19 @@ cdef class InferMethod(Method):
             return None
         if stream.caller is not None:
             return stream.caller
+        if stream.principal is not None and stream.principal.name:
+            stream.caller = self.admission.caller(stream.principal.name)
+            return stream.caller
         if stream.outlet.caller is None:
             stream.outlet.caller = self.admission.connection()
         return stream.outlet.caller
 
-    cdef Endpoint endpoint_of(self, Request request):
+    cdef Endpoint endpoint_of(self, Request request, Permission permission):
         cdef Endpoint endpoint
         cdef tuple key
+        # Before it is looked for: who may not use a model is not told whether there is one.
+        if permission is not None and not permission.is_for_all and not permission.covers(request.model_name):
+            raise Forbidden()
         if (
             self.last is not None
             and span_equals(request.model_name_span, self.last_name, len(self.last_name))

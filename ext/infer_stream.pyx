@@ -133,7 +133,7 @@ cdef class Line:
             self.held_bytes += place.nbytes
             request = decode(body)
             request.streamed = True
-            endpoint = place.endpoint = infer.endpoint_of(request)
+            endpoint = place.endpoint = infer.endpoint_of(request, self.stream.permission)
             if endpoint.access is not None:
                 place.watched = request
             if endpoint.sampling is not None and endpoint.sampling.on:

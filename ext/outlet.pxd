@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t
 
 from inferd._native.nghttp2 cimport nghttp2_session
+from inferd._native.principal cimport Principal
 
 
 cdef class Outlet:
@@ -10,6 +11,7 @@ cdef class Outlet:
     cdef size_t max_message_bytes
     cdef size_t max_metadata_bytes
     cdef size_t window_bytes
+    cdef Principal principal     # who made the last call on it, where callers are asked
     cdef public object caller    # whose requests come on it; None until somebody asks
 
     cdef void touch(self) noexcept

@@ -335,6 +335,8 @@ cdef class Session(Outlet):
             return self.refuse_http(stream, b"415" if is_post else b"405", is_head)
         if stream.header_bytes > self.max_metadata_bytes:
             return stream.fail(8, f"the headers are larger than {self.max_metadata_bytes} bytes".encode(), None)
+        if self.hub.guard is not None and not self.hub.guard.admits(stream):
+            return 0
         if stream.method is None:
             path = dict(stream.metadata()).get(b":path", b"")
             return stream.fail(12, b"this server has no method " + path, None)
@@ -398,9 +400,8 @@ cdef class Session(Outlet):
         if self.has_left:
             return
         self.has_left = True
-        nghttp2_submit_goaway(
-            self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session),
-            NGHTTP2_NO_ERROR, NULL, 0)
+        nghttp2_submit_goaway(self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session),
+                              NGHTTP2_NO_ERROR, NULL, 0)
         self.touch()
         self.hub.on_left()
 

@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from inferd._native.header cimport Encoding
 from inferd._native.nghttp2 cimport nghttp2_nv, nghttp2_rcbuf
 from inferd._native.outlet cimport Outlet
+from inferd._native.principal cimport Permission, Principal
 
 cdef enum:
     PREFIX_BYTES = 5
@@ -80,6 +81,10 @@ cdef class Stream:
     cdef readonly int code
     cdef bytes text
     cdef list trailers
+
+    # Who calls, and what they may; None where nobody asks.
+    cdef readonly Principal principal
+    cdef readonly Permission permission
 
     # What the method keeps with it.
     cdef public object call

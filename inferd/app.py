@@ -20,6 +20,7 @@ import uvloop
 from inferd._native.access import AccessLog
 from inferd._native.trace import Traces
 from inferd.admission import MemoryGuard, open_admission
+from inferd.auth.judge import Judge
 from inferd.banner import print_ready
 from inferd.cgroup import memory_limit
 from inferd.config import Settings
@@ -104,6 +105,7 @@ class App:
         """Builds; opens nothing yet."""
         self.settings = settings
         self.board = HealthBoard()
+        self.judge = Judge(settings.auth) if settings.auth.is_on else None
         self.certificates = Certificates(settings.tls) if settings.tls.certificate is not None else None
         self.models = Models()
         self.lifecycle = Lifecycle(settings, self.models, CpuDevice(), self._serve, self._changed)
@@ -190,7 +192,7 @@ class App:
     async def _listen(self) -> Listeners:
         """Open the ports before the models are loaded, so that probes can tell loading from dead."""
         settings = self.settings
-        self._transport = open_transport(settings, self.models, self.service, self.certificates)
+        self._transport = open_transport(settings, self.models, self.service, self.certificates, self.judge)
         listeners = Listeners(self._transport)
         listeners.grpc.add(SERVICE.full_name, self.service.handlers())
         HealthServicer(self.board).add_to(listeners.grpc.server)
@@ -198,7 +200,7 @@ class App:
             reflection.enable(listeners.grpc.server)
         await listeners.grpc.start()
         if settings.http.port:
-            app = site(settings.http, self.board, self._model_states, self.service, self._status_page())
+            app = site(settings.http, self.board, self._model_states, self.service, self._status_page(), self.judge)
             tls = self._tls(settings.tls.http)
             listeners.http.append(
                 HttpServer(app, settings.host, settings.http.port, "HTTP", flag="--http-port", tls=tls)
@@ -206,7 +208,7 @@ class App:
         if settings.metrics.enabled and settings.metrics.port:
             as_triton = settings.metrics.dialect == "triton"
             registry = serving_registry(self._samples, self._server_sample, self._build, as_triton=as_triton)
-            app = metrics_app(registry)
+            app = metrics_app(registry, self.judge)
             tls = self._tls(settings.tls.metrics)
             listeners.http.append(
                 HttpServer(app, settings.host, settings.metrics.port, "metrics", flag="--metrics-port", tls=tls)

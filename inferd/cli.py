@@ -206,6 +206,29 @@ def _plan_command() -> click.Command:
     return command()
 
 
+# --- key ---------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("name")
+@click.option("--file", "path", type=_FILE, metavar="FILE", help="Add the entry to this file; else it is printed.")
+def key(name: str, path: Path | None) -> int:
+    """Make an API key for NAME, who is key:NAME in the policy.
+
+    The key is printed once and kept nowhere; the file of auth.keys gets its salted hash.
+    """
+    from inferd.auth.keys import add, make
+
+    secret, entry = make(name)
+    if path is None:
+        click.echo(f"add to the file of auth.keys: {entry.line()}", err=True)
+    else:
+        add(path, entry)
+        click.echo(f"{path} has a new key for {name}; this is it, and it is told only now:", err=True)
+    click.echo(secret)
+    return 0
+
+
 # --- health ----------------------------------------------------------------------------------------
 
 

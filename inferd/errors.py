@@ -74,6 +74,28 @@ class NotAllowed(InferdError):
     code = Code.PERMISSION_DENIED
 
 
+class Unauthenticated(InferdError):
+    """Who calls is not known here. The text is the same whatever is wrong, or it would help to guess."""
+
+    code = Code.UNAUTHENTICATED
+
+    @property
+    def public_text(self) -> str:
+        """The same for every reason."""
+        return "this call needs credentials that this server knows"
+
+
+class Forbidden(InferdError):
+    """The caller is known, and may not do this. The text does not tell whether there is such a thing."""
+
+    code = Code.PERMISSION_DENIED
+
+    @property
+    def public_text(self) -> str:
+        """The same for every reason."""
+        return "these credentials do not allow this call"
+
+
 class UnknownRegion(InferdError):
     """No shared memory is registered under that name."""
 

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Any, Self, final
 
+from inferd._native.guard import Guard
 from inferd._native.h2 import Connection
 from inferd._native.stream import Method
 
@@ -10,6 +11,7 @@ class Hub:
     spare_bytes: int
     @property
     def unread(self) -> int: ...
+    guard: Guard | None
     def __new__(
         cls,
         methods: dict[bytes, Method],

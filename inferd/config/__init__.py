@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inferd.config.auth import Auth
 from inferd.config.http import Http
 from inferd.config.leaves import Leaf, leaves, sections, shown
 from inferd.config.log import Log
@@ -23,6 +24,7 @@ from inferd.config.tracing import Tracing
 
 __all__ = [
     "FLAGS_ELSEWHERE",
+    "Auth",
     "Batching",
     "Drain",
     "Grpc",

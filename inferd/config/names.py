@@ -20,9 +20,6 @@ NOT_BUILT: Final[Mapping[str, str]] = MappingProxyType(
         "redis": "the response cache in Redis",
         "database": "the prediction log in a database",
         "postgres": "the prediction log in a database",
-        "auth": "authentication",
-        "api_key": "authentication",
-        "jwt": "authentication",
     }
 )
 
@@ -66,8 +63,8 @@ ELSEWHERE: Final = (
     ElsewhereName("REDIS_HOST", "redis.host", "likewise every other REDIS_ name"),
     ElsewhereName("POSTGRES_HOST", "database.host", "likewise every other POSTGRES_ name"),
     ElsewhereName("DATABASE_URL", "database.url"),
-    ElsewhereName("API_KEY", "auth.api_key"),
-    ElsewhereName("JWT_SECRET", "auth.jwt_secret"),
+    ElsewhereName("API_KEY", "auth.keys", "a file of hashed keys, written by `inferd key`"),
+    ElsewhereName("JWT_SECRET", "auth.jwks", "a file of public keys; secrets that are shared are not taken"),
 )
 
 # A Service named inferd, or inferd-<anything>, puts these into every pod of its namespace. INFERD_GRPC_PORT

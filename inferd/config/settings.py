@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from inferd.config.admission import Admission
+from inferd.config.auth import Auth, auth_contradictions
 from inferd.config.http import Http
 from inferd.config.kinds import (
     HOUR_MS,
@@ -300,6 +301,7 @@ class Settings(Section):
     )
     grpc: Grpc = Grpc()
     tls: Tls = Tls()
+    auth: Auth = Auth()
     http: Http = Http()
     metrics: Metrics = Metrics()
     tracing: Tracing = Tracing()
@@ -337,6 +339,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
         owner[port] = path
 
     yield from tls_contradictions(settings.tls)
+    yield from auth_contradictions(settings.auth)
     if settings.models.load and settings.models.control_mode != "explicit":
         yield (
             ("models.load", "models.control_mode"),

@@ -10,7 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from inferd.auth.current import CURRENT
 from inferd.health import READINESS, HealthBoard, Status
+from inferd.http.guard import HEALTH, READY
 from inferd.http.routes import application
 
 _UNCACHED = {"cache-control": "no-store"}
@@ -49,8 +51,9 @@ def probe_routes(board: HealthBoard, model_states: Callable[[], Iterable[ModelSt
         is_ready = board.status(READINESS) is Status.SERVING
         answer = {
             "status": "ready" if is_ready else "not ready",
-            "models": [asdict(model) for model in model_states()],
+            # Where callers are asked who they are, names and reasons are for those who may have them elsewhere.
+            "models": [asdict(model) for model in model_states()] if CURRENT.get() is None else [],
         }
         return JSONResponse(answer, status_code=200 if is_ready else 503, headers=_UNCACHED)
 
-    return [Route("/health", health), Route("/ready", ready)]
+    return [Route("/health", health, name=HEALTH), Route("/ready", ready, name=READY)]

@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from inferd.auth.judge import Judge
+from inferd.http.guard import METRICS, guarded
 from inferd.http.routes import application
 
 
@@ -28,7 +30,7 @@ class _Collected(Collector):
         return self._families
 
 
-def metrics_app(registry: CollectorRegistry) -> Starlette:
+def metrics_app(registry: CollectorRegistry, judge: Judge | None = None) -> Starlette:
     """Answer ``/metrics`` from ``registry``, compressed when asked; ``/`` says where to look.
 
     prometheus_client's own application does the same on the loop from end to end and at any path and
@@ -59,7 +61,7 @@ def metrics_app(registry: CollectorRegistry) -> Starlette:
     async def hint(request: Request) -> Response:
         return PlainTextResponse("The metrics are at /metrics\n")
 
-    return application([Route("/metrics", metrics), Route("/", hint)])
+    return application(guarded([Route("/metrics", metrics, name=METRICS), Route("/", hint, name=METRICS)], judge))
 
 
 def _render(collected: Collector, accept: str, compressed: bool) -> tuple[bytes, str]:

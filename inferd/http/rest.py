@@ -16,9 +16,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from inferd.auth.current import require
 from inferd.errors import InvalidRequest, NotAllowed
 from inferd.http.bodies import Bodies, whole_number
 from inferd.http.document import Asked, parse, render
+from inferd.http.guard import method
 from inferd.http.plain import plain
 from inferd.offloop import OffLoop
 from inferd.proto import inference_pb2 as pb
@@ -95,18 +97,19 @@ def about_routes(service: Service) -> list[Route]:
 
     async def statistics(request: Request) -> Response:
         name, version = request.path_params.get("model", ""), request.path_params.get("version", "")
+        require(name)
         told = await service.ModelStatistics(pb.ModelStatisticsRequest(name=name, version=version), None)
         return JSONResponse(plain(told), headers=_UNCACHED)
 
     return [
-        Route("/v2", server),
-        Route("/v2/models/stats", statistics),
-        Route("/v2/health/live", live),
-        Route("/v2/health/ready", ready),
-        *_of_model("", model),
-        *_of_model("/ready", model_ready),
-        *_of_model("/config", config),
-        *_of_model("/stats", statistics),
+        Route("/v2", server, name=method("ServerMetadata")),
+        Route("/v2/models/stats", statistics, name=method("ModelStatistics")),
+        Route("/v2/health/live", live, name=method("ServerLive")),
+        Route("/v2/health/ready", ready, name=method("ServerReady")),
+        *_of_model("", model, method("ModelMetadata")),
+        *_of_model("/ready", model_ready, method("ModelReady")),
+        *_of_model("/config", config, method("ModelConfig")),
+        *_of_model("/stats", statistics, method("ModelStatistics")),
     ]
 
 
@@ -130,16 +133,18 @@ def inference_routes(service: Service, max_body_bytes: int) -> list[Route]:
         headers = {HEAD_LENGTH: str(json_bytes)}
         return Response(b"".join(parts), media_type="application/octet-stream", headers=headers)
 
-    return _of_model("/infer", infer, methods=["POST"])
+    return _of_model("/infer", infer, method("ModelInfer"), methods=["POST"])
 
 
 # --- inside -----------------------------------------------------------------------------------------
 
 
-def _of_model(path: str, endpoint: Callable[[Request], Any], methods: list[str] | None = None) -> list[Route]:
+def _of_model(
+    path: str, endpoint: Callable[[Request], Any], name: str, methods: list[str] | None = None
+) -> list[Route]:
     return [
-        Route(f"/v2/models/{{model}}{path}", endpoint, methods=methods),
-        Route(f"/v2/models/{{model}}/versions/{{version}}{path}", endpoint, methods=methods),
+        Route(f"/v2/models/{{model}}{path}", endpoint, methods=methods, name=name),
+        Route(f"/v2/models/{{model}}/versions/{{version}}{path}", endpoint, methods=methods, name=name),
     ]
 
 

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from inferd.http.guard import STATUS_PAGE
 from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Model, Models, State
 from inferd.samples import sample_of
 from inferd.telemetry.recent import RecentErrors
@@ -73,7 +74,11 @@ class StatusPage:
 
     def routes(self) -> list[Route]:
         """Where it is served."""
-        return [Route("/", self._page), Route("/page/{name}", self._part), Route("/status.json", self._status)]
+        return [
+            Route("/", self._page, name=STATUS_PAGE),
+            Route("/page/{name}", self._part, name=STATUS_PAGE),
+            Route("/status.json", self._status, name=STATUS_PAGE),
+        ]
 
     async def _page(self, request: Request) -> Response:
         return _file(self._contents["index.html"], "text/html")

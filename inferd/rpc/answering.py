@@ -11,6 +11,7 @@ from inferd._native.bind import bind
 from inferd._native.region import Regions
 from inferd._native.stats import ModelStats
 from inferd._native.wire import decode
+from inferd.auth.current import WHO, require
 from inferd.config import Settings
 from inferd.errors import Code, InferdError
 from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Models
@@ -48,19 +49,21 @@ class Answering:
         """A ModelInferResponse, or the ModelStreamInferResponse with it. Raises InferdError.
 
         `remaining_s` is the caller's deadline; the server's default one holds if there is none. Requests of one
-        `caller` are counted together. `metadata` gives that of the call, if somebody wants it.
+        principal, or else of one `caller`, are counted together. `metadata` gives that of the call, if somebody
+        wants it.
         """
         started_ns = time.monotonic_ns()
         stats, code, request, names = self.unknown_stats, Code.OK, None, None
         try:
             request = decode(body)
             request.streamed = streamed
+            require(request.model_name)
             model = self._models.find(request.model_name, request.model_version)
             stats, names = model.stats, (model.name, str(model.version))
             if self._watching.samplings is not None:
                 self._watching.begin(names, request, started_ns, metadata() or ())
             signature = model.answering().signature
-            self._admission.admit(request, self._admission.caller(caller))
+            self._admission.admit(request, self._admission.caller(WHO.get() or caller))
             bind(signature, request, self._regions)
             request.deadline_ns = self._deadline_ns(started_ns, remaining_s)
             return await model.infer(request)

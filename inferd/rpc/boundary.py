@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from inferd.auth.current import require
 from inferd.errors import Code, InferdError, Internal, InvalidRequest, Overloaded
 
 log = logging.getLogger("inferd.rpc")
@@ -51,15 +52,26 @@ def parsed(message: type[Message], handler: Handler) -> Handler:
 
     Left to the transport, the parser's exception would be UNKNOWN and its text would reach the client.
     """
+    field = model_field(message)
 
     async def call(body: bytes, context: Context) -> Any:
         try:
             request = message.FromString(body)
         except DecodeError:
             raise InvalidRequest(f"the bytes of the request are not a {message.DESCRIPTOR.name}") from None
+        if field is not None:
+            require(getattr(request, field))
         return await handler(request, context)
 
     return call
+
+
+def model_field(message: type[Message]) -> str | None:
+    """Which field of a request names the model that it is for, as the protocol calls it in its messages."""
+    fields = message.DESCRIPTOR.fields_by_name
+    if "model_name" in fields:
+        return "model_name"
+    return "name" if message.DESCRIPTOR.name.startswith("Model") and "name" in fields else None
 
 
 def trailing_metadata(failure: InferdError) -> tuple[tuple[str, str], ...]:

@@ -8,10 +8,12 @@ from typing import Any
 
 import grpc
 
+from inferd.auth.judge import Judge
 from inferd.config import Grpc, Settings
 from inferd.errors import StartError
 from inferd.models import settle
 from inferd.rpc.boundary import COMPRESSION
+from inferd.rpc.guard import Guard
 from inferd.rpc.listening import cannot_listen, cannot_listen_at
 from inferd.tls import Certificates
 
@@ -19,7 +21,9 @@ from inferd.tls import Certificates
 class GrpcioServer:
     """A listening gRPC server; services are added before start()."""
 
-    def __init__(self, settings: Settings, certificates: Certificates | None = None) -> None:
+    def __init__(
+        self, settings: Settings, certificates: Certificates | None = None, judge: Judge | None = None
+    ) -> None:
         if certificates is not None and (settings.tls.client_auth == "optional" or settings.tls.min_version != "1.2"):
             raise StartError("tls.client_auth optional and tls.min_version 1.3 need the native transport")
         self._certificates = certificates
@@ -30,6 +34,7 @@ class GrpcioServer:
         self.settle = settle
         self.server: grpc.aio.Server = grpc.aio.server(
             compression=COMPRESSION[settings.grpc.compression],
+            interceptors=() if judge is None else (Guard(judge),),
             options=[
                 ("grpc.max_send_message_length", -1),
                 ("grpc.server_handshake_timeout_ms", settings.grpc.handshake_timeout_ms),

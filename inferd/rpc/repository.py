@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from inferd.auth.current import require
 from inferd.errors import InvalidRequest, NotAllowed, NotOffered
 from inferd.lifecycle import Lifecycle, Listed
 from inferd.models import State
@@ -43,6 +44,7 @@ class RepositoryControl:
     async def RepositoryIndex(self, request: Any, context: Context) -> Any:
         """Every version that is known, with its state and the reason for it, and what is there but not loaded."""
         _check_repository(request)
+        require("")  # it tells of all of them
         answer = pb.RepositoryIndexResponse()
         for one in await self._lifecycle.index():
             if one.state is State.READY or not request.ready:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from inferd.auth.judge import Judge
 from inferd.config import Settings
 from inferd.errors import StartError
 from inferd.models import Models, Settle
@@ -56,7 +57,11 @@ class Transport(Protocol):
 
 
 def open_transport(
-    settings: Settings, models: Models, service: InferenceService, certificates: Certificates | None = None
+    settings: Settings,
+    models: Models,
+    service: InferenceService,
+    certificates: Certificates | None = None,
+    judge: Judge | None = None,
 ) -> Transport:
     """The transport that was asked for, or the best there is. Raises StartError if the one asked for was not built."""
     if settings.transport == "native":
@@ -70,5 +75,5 @@ def open_transport(
                 ) from missing
             log.warning("the native transport was not built, so grpcio carries gRPC", extra={"reason": str(missing)})
         else:
-            return NativeTransport(settings, models, service, certificates)
-    return GrpcioServer(settings, certificates)
+            return NativeTransport(settings, models, service, certificates, judge)
+    return GrpcioServer(settings, certificates, judge)

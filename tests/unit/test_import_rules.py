@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "inferd"
 LAYERS = (
     {"errors", "version", "cgroup"},
     {"_native", "proto", "config", "cpus", "health", "device", "pace", "memory", "offloop"},
-    {"repository", "telemetry", "session", "tls", "admission"},
+    {"repository", "telemetry", "session", "tls", "auth", "admission"},
     {"synthetic", "trial"},
     {"batchable", "completing", "warmup"},
     {"loading", "instance"},
@@ -36,6 +36,7 @@ ONLY_IMPORTERS = {
     "opentelemetry": {"telemetry"},
     "matplotlib": {"bench"},
     "psutil": {"bench"},
+    "jwt": {"auth"},
 }
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "misc"}
 

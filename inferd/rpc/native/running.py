@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import grpc
 
+from inferd.auth.current import CURRENT
 from inferd.errors import Garbled, InferdError
 from inferd.rpc.native.call import Call
 from inferd.rpc.native.context import Context
@@ -25,6 +26,7 @@ _END: Final = object()
 
 async def run(call: Call, handler: grpc.RpcMethodHandler[Any, Any], threads: Executor | None) -> None:
     """Answer one call. Whatever the handler does, the call has an end after this."""
+    CURRENT.set(call.stream.permission)
     context = Context(call, _deserializer(handler), handler.response_serializer or _as_it_is)
     try:
         await _answer(context, handler, threads)

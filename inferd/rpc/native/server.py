@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from inferd._native.guard import Guard
 from inferd._native.h2 import Connection
 from inferd._native.handler import PythonMethod
 from inferd._native.hub import Hub
@@ -59,6 +60,7 @@ class NativeServer(grpc.aio.Server):
         self._ports: list[tuple[Any, ssl.SSLContext | None]] = []
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self.guard: Guard | None = None
         self.hub: Hub | None = None
         self._house: Housekeeping | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -127,6 +129,7 @@ class NativeServer(grpc.aio.Server):
             window_bytes=limits.window_bytes,
             max_unpaid_frames=limits.max_unpaid_frames,
         )
+        hub.guard = self.guard
         for one, context in self._ports:
             timeout_s = limits.handshake_timeout_s if context else None
             self._servers.append(

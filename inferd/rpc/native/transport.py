@@ -7,18 +7,23 @@ from typing import Any, TypedDict
 import grpc
 
 from inferd._native.access import AccessLog
+from inferd._native.guard import Guard
+from inferd._native.h2 import Connection
 from inferd._native.infer import Endpoint, InferMethod, settle
 from inferd._native.infer_stream import InferStreamMethod
+from inferd._native.principal import Principal
 from inferd._native.stats import ModelStats
 from inferd._native.stream import Stream
 from inferd._native.trace import Sampling
 from inferd._native.wire import Request
+from inferd.auth.judge import Judge, certificate_names
 from inferd.config import Grpc, Settings
 from inferd.errors import InferdError
 from inferd.models import Model, Models
 from inferd.rpc.boundary import COMPRESSION, trailing_metadata
 from inferd.rpc.inference import MODEL_INFER, MODEL_STREAM_INFER, InferenceService
 from inferd.rpc.listening import cannot_listen, cannot_listen_at
+from inferd.rpc.native import peer
 from inferd.rpc.native.compression import accepts, packed, unpacked
 from inferd.rpc.native.limits import Limits
 from inferd.rpc.native.metadata import Header, to_send
@@ -36,7 +41,12 @@ class NativeTransport:
     """A listening gRPC server; services are added before start()."""
 
     def __init__(
-        self, settings: Settings, models: Models, service: InferenceService, certificates: Certificates | None = None
+        self,
+        settings: Settings,
+        models: Models,
+        service: InferenceService,
+        certificates: Certificates | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self._certificates = certificates
         self._host, self._asked_port = settings.host, settings.grpc.port
@@ -49,6 +59,8 @@ class NativeTransport:
             reuse_port=settings.grpc.reuse_port,
             compression=COMPRESSION[settings.grpc.compression],
         )
+        if judge is not None:
+            self.server.guard = Guard(_Judging(judge))
         self._regions, self._recent_errors = service.regions, service.recent_errors
         self._watching = service.watching
         self._infer = InferMethod(
@@ -144,6 +156,18 @@ class NativeTransport:
         assert self._encoding is not None
         smaller = packed(body, self._encoding) if accepts(stream.metadata(), self._encoding) else None
         return None if smaller is None else (smaller, self._encoding.encode())
+
+
+class _Judging:
+    """A judge, asked about connections."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self.refresh, self.permit = judge.refresh, judge.permit
+
+    def identify(self, connection: Connection, authorization: bytes | None, api_key: bytes | None) -> Principal:
+        names = certificate_names(peer.auth_context(connection))
+        return self._judge.identify(names, authorization, api_key)
 
 
 def _limits(asked: Grpc) -> Limits:

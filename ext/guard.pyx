@@ -1,0 +1,81 @@
+"""What stands before every method: see guard.pxd.
+
+What is known of a connection's last caller is used again, so that a client that goes on as it began costs no Python.
+"""
+
+cimport cython
+from libc.stdint cimport int64_t
+from libc.string cimport memcmp
+
+from inferd._native.principal cimport Principal, Permission
+from inferd._native.nghttp2 cimport nghttp2_rcbuf_get_buf, nghttp2_vec
+from inferd._native.stream cimport Stream
+
+import logging
+
+from inferd.errors import InferdError, Internal
+
+log = logging.getLogger("inferd.rpc")
+
+cdef enum:
+    LOOK_NS = 1000000000
+    # Paths are the client's to choose.
+    MAX_PATHS = 256
+
+
+@cython.final
+cdef class Guard:
+    """Asks `judge` who calls and whether they may.
+
+    Of `judge`: refresh() gives a mark that changes with the rules; identify(connection, authorization, api_key) gives a
+    Principal with that mark, or raises an InferdError; permit(caller, path) gives a Permission.
+    """
+
+    def __cinit__(self, judge not None):
+        self.judge = judge
+
+    cdef bint admits(self, Stream stream) except -1:
+        """Put into the stream who calls it, and whether the call may go on; if not, it has its end."""
+        refusal = self.refusal(stream)
+        if refusal is None:
+            return True
+        stream.fail(refusal.code, refusal.public_text.encode(), None)
+        return False
+
+    cdef object refusal(self, Stream stream):
+        cdef Principal last = stream.outlet.principal
+        cdef int64_t now_ns = stream.arrived_ns
+        cdef int i
+        cdef nghttp2_vec key, text
+        cdef bytes path = b"", authorization = None, api_key = None
+        cdef Permission permission
+        for i in range(stream.header_count):
+            key = nghttp2_rcbuf_get_buf(stream.headers[i].name)
+            if key.len != 5 and key.len != 9 and key.len != 13:
+                continue
+            text = nghttp2_rcbuf_get_buf(stream.headers[i].value)
+            if key.len == 5 and memcmp(key.base, b":path", 5) == 0:
+                path = (<char*>text.base)[:text.len]
+            elif key.len == 9 and memcmp(key.base, b"x-api-key", 9) == 0:
+                api_key = (<char*>text.base)[:text.len]
+            elif key.len == 13 and memcmp(key.base, b"authorization", 13) == 0:
+                authorization = (<char*>text.base)[:text.len]
+        try:
+            if self.mark is None or now_ns - self.looked_ns > LOOK_NS:
+                self.looked_ns = now_ns
+                self.mark = self.judge.refresh()
+            if last is None or not last.holds(authorization, api_key, self.mark, now_ns):
+                last = self.judge.identify(stream.outlet, authorization, api_key)
+            stream.principal = stream.outlet.principal = last
+            permission = last.permissions.get(path)
+            if permission is None:
+                permission = self.judge.permit(last, path)
+                if len(last.permissions) < MAX_PATHS:
+                    last.permissions[path] = permission
+        except InferdError as refusal:
+            return refusal.with_traceback(None)
+        except Exception:
+            log.exception("This is a bug.")
+            return Internal()
+        stream.permission = permission
+        return permission.refusal

@@ -1,0 +1,1 @@
+"""Who calls, and whether they may: credentials, and one policy over every method of every service."""
