@@ -92,6 +92,9 @@ docs: $(VENV)/.dev ## regenerate the pages that come from the code
 screens: $(VENV)/.dev tools ## take the pictures of the status page anew
 	PYTHONPATH=tests:. $(BIN)/python -m serve.screens
 
+manifests: $(VENV)/.dev ## write the manifests in deploy/ that are made of others
+	$(BIN)/python deploy/render.py
+
 debug: $(VENV)/.dev ## rebuild ext/ in place with checks and counters of live objects; `make release` undoes it
 	INFERD_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace --force
 
