@@ -160,6 +160,12 @@ cdef int place_input(Signature s, Request r, int i, Tensor* t, Regions regions) 
     region = regions.place(&t.place, t.body, 4, f"input '{input_name(s, i)}'")
     t.nbytes = <Py_ssize_t>t.place.nbytes
     if t.datatype == BYTES:
+        r.nbytes += t.nbytes  # for this bound; all are counted below
+        if r.nbytes > regions.most_string_nbytes:
+            raise InvalidRequest(
+                f"input '{input_name(s, i)}' brings the strings of this request in shared memory to {r.nbytes} bytes; "
+                f"they are copied, and may be at most {regions.most_string_nbytes} as in a message (grpc.max_message_bytes)"
+            )
         copy = PyBytes_FromStringAndSize(NULL, t.nbytes)
         t.data = <const uint8_t*>PyBytes_AS_STRING(copy)
         r.hold(copy)

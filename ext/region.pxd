@@ -24,6 +24,7 @@ cdef struct Place:
 cdef class Regions:
     cdef dict by_name
     cdef readonly int64_t limit
+    cdef int64_t most_string_nbytes    # of one request
 
     cdef Region place(self, Place* place, Span message, uint32_t field, str what)
 

@@ -123,11 +123,15 @@ cdef class Region:
 
 @cython.final
 cdef class Regions:
-    """The regions that clients have registered, by name, at most `limit`."""
+    """The regions that clients have registered, by name, at most `limit`.
 
-    def __cinit__(self, int64_t limit):
+    `most_string_nbytes` is how many bytes the strings of one request may have here: they are copied before it is queued.
+    """
+
+    def __cinit__(self, int64_t limit, int64_t most_string_nbytes=0x7FFFFFFF):
         self.by_name = {}
         self.limit = limit
+        self.most_string_nbytes = most_string_nbytes
 
     def register(self, str name not None, str key not None, offset, byte_size) -> None:
         """Open the shared memory object `key` and give `byte_size` bytes of it from `offset` a name.

@@ -59,7 +59,7 @@ class InferenceService:
         self.watching = watching or Watching()
         self._models, self._version = models, version
         shared = settings.shared_memory
-        self.regions = Regions(shared.max_regions) if shared.enabled else None
+        self.regions = Regions(shared.max_regions, settings.grpc.max_message_bytes) if shared.enabled else None
         self.recent_errors = RecentErrors()
         self._answering = Answering(models, settings, self.regions, self.recent_errors, self.admission, self.watching)
         self._streaming = Streaming(self._answering)

@@ -460,3 +460,24 @@ def test_an_output_is_placed_by_the_same_rules(
     made = message(("x", "INT32", [4], bytes(16)), wanted=["y"])
     place(made.outputs[0].parameters, byte_size, region)
     assert words in refused(FIXED, made, regions, kind)
+
+
+def test_strings_may_be_as_many_bytes_as_was_said_in_all_inputs_of_a_request() -> None:
+    signature = signature_of({name: ("BYTES", [1]) for name in "ab"})
+    raw = packed_strings([b"123456"])
+    with memory(raw) as shm:
+
+        def asked(most: int) -> tuple[pb.ModelInferRequest, Regions]:
+            regions = Regions(1, most)
+            regions.register("r", shm.key, 0, len(raw))
+            made = message(("a", "BYTES", [1], None), ("b", "BYTES", [1], None))
+            for one in made.inputs:
+                place(one.parameters, len(raw))
+            return made, regions
+
+        assert bound(signature, *asked(2 * len(raw))).nbytes == 2 * len(raw)
+        assert refused(signature, *asked(2 * len(raw) - 1)) == (
+            "input 'b' brings the strings of this request in shared memory to 20 bytes; "
+            "they are copied, and may be at most 19 as in a message (grpc.max_message_bytes)"
+        )
+        assert "input 'a' brings" in refused(signature, *asked(len(raw) - 1))
