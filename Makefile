@@ -138,7 +138,7 @@ $(VENV)/.examples: $(VENV)/bin/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(SOURCES)
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[bench,build,examples,verify,test,lint]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[bench,build,examples,tracing,verify,test,lint]'
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.dev
