@@ -178,14 +178,27 @@ def _print_settings(loaded: Loaded) -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "out_json", is_flag=True, help="Print the findings as JSON.")
-def check(path: Path, out_json: bool) -> int:
-    """Check the models at PATH without serving them."""
+@click.option("--security", is_flag=True, help="Print what the settings open, and to whom, instead.")
+@click.option("--config", metavar="FILE", help="YAML file with settings.")
+def check(path: Path | None, out_json: bool, security: bool, config: str | None) -> int:
+    """Check the models at PATH without serving them, or what the settings expose.
+
+    Settings come from the file and from the environment, as for `inferd serve`.
+    """
+    if security:
+        from inferd.config import load as load_settings
+        from inferd.exposure import report
+
+        given = None if path is None else str(path)
+        return report(load_settings({"config": config}, models_path=given).settings, sys.stdout)
+    if path is None:
+        raise click.UsageError("name a model repository or an .onnx file: inferd check PATH")
     from inferd.check import check as check_models
     from inferd.config import load
 
-    return check_models(path, load({}, models_path=str(path)).settings, out_json)
+    return check_models(path, load({"config": config}, models_path=str(path)).settings, out_json)
 
 
 # --- bench -----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ LAYERS = (
     {"lifecycle", "samples", "banner"},
     {"watch"},
     {"rpc", "http"},
-    {"app", "check", "bench", "plan"},
+    {"app", "check", "exposure", "bench", "plan"},
     {"cli"},
     {"__main__"},
 )
