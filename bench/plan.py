@@ -52,7 +52,7 @@ def compare(folder: Path, seconds: float) -> dict[str, Any]:
     settings = load(flags, models_path=str(repository)).settings
     address = f"127.0.0.1:{settings.grpc.port}"
     command = (sys.executable, "-m", "inferd", "serve", repository, "--host=127.0.0.1")
-    arguments = [f"--{name.replace('.', '-')}={value}" for name, value in flags.items()]
+    arguments = [f"--{name.replace('.', '-').replace('_', '-')}={value}" for name, value in flags.items()]
     rows: list[dict[str, float]] = []
     pod = measured(repository, None, settings, REQUEST_US, HOP_US)
     limit = min(pod.pod.limits(1).values())
