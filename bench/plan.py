@@ -6,10 +6,13 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import grpc
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -19,10 +22,15 @@ from inferd.bench.machine import this_machine
 from inferd.config import load
 from inferd.errors import StartError
 from inferd.plan.measure import HOP_US, REQUEST_US, measured, told
+from inferd.plan.pod import Timings
 from inferd.plan.simulation import Load, simulate
+from inferd.proto.inference_pb2 import ModelStatisticsRequest
+from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
 
 WIDTH: Final = 1536
 LAYERS: Final = 12
+REQUESTS: Final = 20_000
+FEW: Final = 5  # runs of a size that say nothing
 USED: Final = (0.1, 0.3, 0.5, 0.7, 0.85)
 START_TRIES: Final = 300
 
@@ -53,7 +61,7 @@ def compare(folder: Path, seconds: float) -> dict[str, Any]:
     address = f"127.0.0.1:{settings.grpc.port}"
     command = (sys.executable, "-m", "inferd", "serve", repository, "--host=127.0.0.1")
     arguments = [f"--{name.replace('.', '-').replace('_', '-')}={value}" for name, value in flags.items()]
-    rows: list[dict[str, float]] = []
+    rows: list[dict[str, Any]] = []
     pod = measured(repository, None, settings, REQUEST_US, HOP_US)
     limit = min(pod.pod.limits(1).values())
     print(f"{pod.name}: {told(pod)}")
@@ -62,8 +70,12 @@ def compare(folder: Path, seconds: float) -> dict[str, Any]:
         print(f"{'used':>5} {'rate/s':>8}   {'p50 ms':>8} {'simulated':>9}   {'p99 ms':>8} {'simulated':>9}   batch")
         for used in USED:
             rate = round(used * limit)
+            before = runs(address)
             real = asked(address, rate, seconds)
-            simulated = simulate(pod.pod, Load(rate, 1, requests=max(5000, int(rate * seconds))))
+            # With the run times that the server had meanwhile: neighbours make those of the load a poor guess.
+            served = Timings(since(before, runs(address)))
+            simulated = simulate(replace(pod.pod, timings=served), Load(rate, 1, requests=REQUESTS))
+            at_load = simulate(pod.pod, Load(rate, 1, requests=REQUESTS))
             row = {
                 "used": used,
                 "rate": rate,
@@ -73,6 +85,9 @@ def compare(folder: Path, seconds: float) -> dict[str, Any]:
                 "p99_ms": real["p99_ms"],
                 "simulated_p99_ms": simulated.p99_ns / 1e6,
                 "simulated_batch": simulated.batch_requests,
+                "run_ms": {str(rows): run_ns / 1e6 for rows, run_ns in served.run_ns.items()},
+                "simulated_at_load_p50_ms": at_load.p50_ns / 1e6,
+                "simulated_at_load_p99_ms": at_load.p99_ns / 1e6,
             }
             rows.append(row)
             print(
@@ -100,6 +115,30 @@ def asked(address: str, rate: int, seconds: float) -> dict[str, float]:
         "p50_ms": latency["p50_ns"] / 1e6,
         "p99_ms": latency["p99_ns"] / 1e6,
     }
+
+
+def runs(address: str) -> dict[int, tuple[int, int]]:
+    """How many batches of each size the server has run, and for how many nanoseconds."""
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        answer = GRPCInferenceServiceStub(channel).ModelStatistics(ModelStatisticsRequest(name="layers"), timeout=10)
+    return {
+        one.batch_size: (
+            one.compute_infer.count,
+            one.compute_input.ns + one.compute_infer.ns + one.compute_output.ns,
+        )
+        for one in answer.model_stats[0].batch_stats
+    }
+
+
+def since(before: Mapping[int, tuple[int, int]], after: Mapping[int, tuple[int, int]]) -> dict[int, float]:
+    """The mean run time of each size between the two; a larger batch is taken to be no shorter."""
+    found: dict[int, float] = {}
+    longest = 0.0
+    for rows, (count, ns) in sorted(after.items()):
+        then = before.get(rows, (0, 0))
+        if count - then[0] >= FEW:
+            longest = found[rows] = max(longest, (ns - then[1]) / (count - then[0]))
+    return found
 
 
 def wait(address: str, server: Group) -> None:
