@@ -27,6 +27,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     repository = folder / "repository"
     models.write(repository, "scale", models.scale())
     models.write(repository, "text", models.identity("BYTES", ["rows", 2]))
+    models.write(repository, "large", models.identity("FP32", ["rows", 200, 200]))
     (repository / "broken" / "1").mkdir(parents=True)
     (repository / "broken" / "1" / "model.onnx").write_bytes(b"no model")
     # The page is the same on both.
@@ -70,6 +71,7 @@ def test_the_document_counts_what_was_asked(watched: Server) -> None:
     by_name = {one["name"]: one for one in told["models"]}
     assert {name: one["state"] for name, one in by_name.items()} == {
         "broken": "FAILED",
+        "large": "READY",
         "scale": "READY",
         "text": "READY",
     }
@@ -121,9 +123,9 @@ def test_the_page_can_be_turned_off(server: Callable[..., Server], repository: P
 @needs_browser
 def test_every_model_is_listed_with_its_state(page: Page, watched: Server) -> None:
     opened(page, watched)
-    page.wait("document.querySelectorAll('.models tbody tr').length == 3")
+    page.wait("document.querySelectorAll('.models tbody tr').length == 4")
     listed = page.eval("[...document.querySelectorAll('.models tbody tr')].map((row) => row.innerText).join('|')")
-    broken, scale, _ = listed.split("|")
+    broken, _, scale, _ = listed.split("|")
     assert "failed" in broken
     assert "ready" in scale
     assert "input 'x' has shape [1, 3]" in page.text()
@@ -168,6 +170,14 @@ def test_the_example_of_every_model_is_accepted(page: Page, watched: Server) -> 
             page.eval(CLICK.format("Run"))
             page.wait("document.querySelector('.outcome')")
             assert page.text().count("Answered") == 1, page.text()
+
+
+@needs_browser
+def test_an_input_that_is_too_large_to_write_out_is_told(page: Page, watched: Server) -> None:
+    opened(page, watched, "#/model/large/1")
+    page.wait("document.querySelector('textarea')")
+    assert "IN (40,000 elements)" in page.text()
+    assert page.eval("document.querySelector('textarea').value.length") < 500
 
 
 @needs_browser

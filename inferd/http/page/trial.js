@@ -65,7 +65,10 @@ export function trial(model) {
     result.replaceChildren(make("p", { class: "outcome" }, line), ...more);
   }
   fill(() => 0);
-  return [make("h2", {}, "Try it"), form, result, command];
+  const large = model.inputs.filter((one) => !one.optional && elements(one) > MOST_ELEMENTS);
+  const names = large.map((one) => `${one.name} (${elements(one).toLocaleString("en")} elements)`).join(", ");
+  const note = large.length ? make("p", { class: "note" }, `Too large to write out here: ${names}. Fill in its data, or send it from a program.`) : "";
+  return [make("h2", {}, "Try it"), note, form, result, command];
 }
 
 function read(body) {
@@ -94,13 +97,20 @@ function whole(body) {
 // One row for every open dimension, written one input to a line so that it can be read and changed.
 function example(model, number) {
   const inputs = model.inputs.filter((one) => !one.optional).map((one) => {
-    const shape = one.shape.map((dim) => (dim < 0 ? 1 : dim));
-    const count = shape.reduce((product, dim) => product * dim, 1);
+    const count = elements(one);
     const data = count > MOST_ELEMENTS ? [] : Array.from({ length: count }, () => element(one.datatype, number()));
-    const head = JSON.stringify({ name: one.name, datatype: one.datatype, shape });
+    const head = JSON.stringify({ name: one.name, datatype: one.datatype, shape: shape(one) });
     return `    ${head.slice(0, -1)},\n     "data": ${JSON.stringify(data).replaceAll(",", ", ")}}`;
   });
   return `{\n  "inputs": [\n${inputs.join(",\n")}\n  ]\n}`;
+}
+
+function shape(input) {
+  return input.shape.map((dim) => (dim < 0 ? 1 : dim));
+}
+
+function elements(input) {
+  return shape(input).reduce((product, dim) => product * dim, 1);
 }
 
 function element(datatype, number) {
