@@ -24,7 +24,7 @@ from inferd.auth.judge import Judge
 from inferd.banner import print_ready
 from inferd.cgroup import memory_limit
 from inferd.config import Settings
-from inferd.device import CpuDevice
+from inferd.device import open_devices
 from inferd.errors import StartError
 from inferd.health import RESERVED_NAMES, HealthBoard, Status
 from inferd.http.health import ModelState
@@ -45,7 +45,7 @@ from inferd.rpc.repository import RepositoryControl
 from inferd.rpc.trace_settings import TraceControl
 from inferd.rpc.transport import Transport, open_transport
 from inferd.samples import histogram_of, sample_of
-from inferd.session import RUNTIME_VERSION
+from inferd.session import RUNTIME_VERSION, runtime_build
 from inferd.telemetry import access, logs
 from inferd.telemetry.loop_lag import LoopLag
 from inferd.telemetry.metrics import serving_registry
@@ -108,7 +108,10 @@ class App:
         self.judge = Judge(settings.auth) if settings.auth.is_on else None
         self.certificates = Certificates(settings.tls) if settings.tls.certificate is not None else None
         self.models = Models()
-        self.lifecycle = Lifecycle(settings, self.models, CpuDevice(), self._serve, self._changed)
+        self.devices = open_devices(settings.device.kind, runtime_build())
+        if self.devices.notice:
+            log.warning(self.devices.notice)
+        self.lifecycle = Lifecycle(settings, self.models, self.devices, self._serve, self._changed)
         control = RepositoryControl(self.lifecycle, settings.models.control_mode)
         self.admission = open_admission(settings)
         self.watch = _watching(settings)

@@ -12,11 +12,12 @@ from typing import TextIO
 from inferd.banner import tensors
 from inferd.config import Settings
 from inferd.cpus import split_threads, usable_cpus
-from inferd.device import CpuDevice
+from inferd.device import Devices, open_devices
 from inferd.errors import InferdError, StartError
 from inferd.loading import Loaded, load
 from inferd.pace import Pace
 from inferd.repository import ModelDir, Reader, VersionDir, digest
+from inferd.session import runtime_build
 from inferd.warmup import REPORTED_ROWS
 
 
@@ -46,13 +47,14 @@ def check(path: Path, settings: Settings, out_json: bool, stream: TextIO | None 
     found = Reader(path, follow_links=settings.models.follow_links).scan()
     instances = sum(len(model.versions) * model.decl.instance_count for model in found.models)
     threads = split_threads(settings.threads.cpus or usable_cpus(), max(instances, 1))
+    devices = open_devices(settings.device.kind, runtime_build())
     findings = [Finding(one.name, 0, error=one.reason) for one in found.broken]
     if not out_json:
         for finding in findings:
             _print(finding, out)
     for model in found.models:
         for version in model.versions:
-            finding = _examine(model, version, settings, threads)
+            finding = _examine(model, version, settings, threads, devices)
             findings.append(finding)
             if not out_json:
                 _print(finding, out)
@@ -67,10 +69,10 @@ def check(path: Path, settings: Settings, out_json: bool, stream: TextIO | None 
     return 0
 
 
-def _examine(model: ModelDir, version: VersionDir, settings: Settings, threads: int) -> Finding:
+def _examine(model: ModelDir, version: VersionDir, settings: Settings, threads: int, devices: Devices) -> Finding:
     name = model.decl.name
     try:
-        loaded = load(model.decl, version, settings, threads, CpuDevice())
+        loaded = load(model.decl, version, settings, threads, devices)
     except InferdError as failure:
         return Finding(name, version.version, warnings=model.decl.warnings, error=str(failure))
     return Finding(

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from inferd.config import Settings
 from inferd.cpus import split_threads, usable_cpus
-from inferd.device import Device
+from inferd.device import Devices
 from inferd.errors import InferdError, ModelFailed, NotReady, StartError, UnknownModel
 from inferd.loading import Loaded, load
 from inferd.memory import release_memory
@@ -54,12 +54,12 @@ class Lifecycle:
         self,
         settings: Settings,
         models: Models,
-        device: Device,
+        devices: Devices,
         serve: Callable[[Model, Loaded], None],
         on_change: Callable[[Model], None],
     ) -> None:
         """`serve` has a loaded model answer, from when it returns; `on_change` hears of each change of state."""
-        self._settings, self._models, self._device = settings, models, device
+        self._settings, self._models, self._devices = settings, models, devices
         self._serve, self._on_change = serve, on_change
         said = settings.models
         assert said.path is not None
@@ -262,7 +262,7 @@ class Lifecycle:
         threads = self._threads_for(directory)
 
         def work() -> tuple[Loaded, str]:
-            loaded = load(directory.decl, version, self._settings, threads, self._device)
+            loaded = load(directory.decl, version, self._settings, threads, self._devices)
             return loaded, digest(version.model_path)
 
         try:

@@ -10,14 +10,17 @@ from inferd import batchable, completing
 from inferd._native.signature import Signature
 from inferd.batchable import Batchability
 from inferd.config import Settings
-from inferd.device import Device
+from inferd.device import Device, Devices
 from inferd.errors import ModelFailed
-from inferd.repository import ModelDecl, RuntimeDecl, VersionDir
+from inferd.repository import GroupDecl, ModelDecl, RuntimeDecl, VersionDir
 from inferd.session import Session, SessionOptions, Slot
 from inferd.warmup import Warmup
 
 # config.pbtxt's optimization.graph.level: 0 everything, 1 up to extended, -1 basic, 2 none.
 GRAPH_LEVELS: Mapping[int, int | None] = MappingProxyType({0: None, 1: 2, -1: 1, 2: 0})
+
+
+GPU_SLOTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Loaded:
 
     decl: ModelDecl  # with every tensor of the model
     version: int
-    session: Session
+    sessions: tuple[Session, ...]  # one for each device that it runs on, alike
     signature: Signature
     slots: tuple[Slot, ...]
     spare_slot: Slot  # for short batches that no instance's thread runs
@@ -39,7 +42,18 @@ class Loaded:
 
     def close(self) -> None:
         """Give the memory back, on a thread that may wait; nothing runs any more."""
-        self.session.close()
+        for session in self.sessions:
+            session.close()
+
+    @property
+    def session(self) -> Session:
+        """The one whose tensors speak for all."""
+        return self.sessions[0]
+
+    @property
+    def runs_inline(self) -> bool:
+        """Whether the loop may run short batches of it."""
+        return all(session.device.runs_inline for session in self.sessions)
 
     @property
     def learns(self) -> bool:
@@ -47,24 +61,48 @@ class Loaded:
         return self.signature.batched and not self.decl.batching.preferred_sizes
 
 
-def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int, device: Device) -> Loaded:
+def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int, devices: Devices) -> Loaded:
     """Load one version and make it warm. Blocks; call it off the loop.
 
     Raises ModelFailed with the reason and, where there is one, the remedy.
     """
-    options = _options(decl.runtime, threads, device)
-    session = Session(version.model_path, options, device)
+    places = _places(decl, devices)
+    sessions: list[Session] = []
     try:
-        return _prepared(decl, version, settings, options, session)
+        for device in places:
+            options = _options(decl.runtime, threads, device, settings)
+            sessions.append(Session(version.model_path, options, device))
+            completing.agree(decl, sessions[-1])
+        return _prepared(decl, version, settings, tuple(sessions), tuple(places.values()))
     except BaseException:
-        session.close()
+        for session in sessions:
+            session.close()
         raise
 
 
+def _places(decl: ModelDecl, devices: Devices) -> Mapping[Device, int]:
+    """How many slots on which device. Raises ModelFailed for a GPU that is not there, where GPUs are used."""
+    if not devices.gpus:
+        return {devices.cpu: decl.instance_count}
+    found: dict[Device, int] = {}
+    for group in decl.instances.groups or (GroupDecl(1, on_cpu=False),):
+        if group.on_cpu:
+            found[devices.cpu] = found.get(devices.cpu, 0) + group.count
+            continue
+        for number in group.gpus or tuple(gpu.number for gpu in devices.gpus):
+            gpu = devices.gpu(number)
+            if gpu is None:
+                has = ", ".join(str(gpu.number) for gpu in devices.gpus)
+                raise ModelFailed(f"config.pbtxt: instance_group names GPU {number}; there are {has}")
+            found[gpu] = found.get(gpu, 0) + group.count
+    # One slot on a GPU would leave it idle while a batch is copied.
+    return {device: count if device.runs_inline else max(count, GPU_SLOTS) for device, count in found.items()}
+
+
 def _prepared(
-    decl: ModelDecl, version: VersionDir, settings: Settings, options: SessionOptions, session: Session
+    decl: ModelDecl, version: VersionDir, settings: Settings, sessions: tuple[Session, ...], counts: tuple[int, ...]
 ) -> Loaded:
-    completing.agree(decl, session)
+    session = sessions[0]
     warnings = [*decl.warnings, *_not_here(decl, session.device)]
     batching, max_rows = _decide(decl, session, settings, warnings)
     decl = completing.complete(decl, session, batched=batching.batched, why=batching.reason)
@@ -78,7 +116,7 @@ def _prepared(
         lenient=decl.batching.max_batch_size is None,
         labels=decl.labels,
     )
-    slots = tuple(Slot(session) for _ in range(decl.instance_count))
+    slots = tuple(Slot(one) for one, count in zip(sessions, counts, strict=True) for _ in range(count))
     length, failure = batchable.find_length(session, signature, slots[0])
     if length is None and not decl.warmup:
         warnings.append(f"it could not be warmed up, its first requests will be slow: {failure}")
@@ -88,12 +126,12 @@ def _prepared(
     made = Loaded(
         decl=decl,
         version=version.version,
-        session=session,
+        sessions=sessions,
         signature=signature,
         slots=slots,
         spare_slot=Slot(session),
         batching=batching,
-        threads=options.intra_op_threads,
+        threads=session.options.intra_op_threads,
         samples=tuple(measured.samples),
         run_ns=measured.run_ns,
         open_length=length if batchable.has_open_dimensions(session.inputs, signature.batched) else None,
@@ -101,11 +139,12 @@ def _prepared(
     )
     learns = settings.batching.learn and made.learns
     largest = measured.pace.limit if learns else max_rows
-    warmup.prepare(measured.pace, largest, made.spare_slot, settings.batching.inline_us * 1000)
+    short_ns = settings.batching.inline_us * 1000 if made.runs_inline else 0
+    warmup.prepare(measured.pace, largest, made.spare_slot, short_ns)
     return made
 
 
-def _options(decl: RuntimeDecl, threads: int, device: Device) -> SessionOptions:
+def _options(decl: RuntimeDecl, threads: int, device: Device, settings: Settings) -> SessionOptions:
     return SessionOptions(
         intra_op_threads=decl.intra_op_threads or threads,
         inter_op_threads=decl.inter_op_threads or 1,
@@ -115,6 +154,8 @@ def _options(decl: RuntimeDecl, threads: int, device: Device) -> SessionOptions:
         optimization_level=GRAPH_LEVELS[decl.graph_level],
         entries=decl.session_entries,
         shrink_arenas=tuple(arena for arena in decl.shrink_arenas if arena in device.arenas()),
+        cuda=decl.cuda_options,
+        slot_memory_nbytes=settings.device.slot_memory_bytes,
     )
 
 

@@ -154,6 +154,7 @@ class Model:
         if loaded.decl.batching.preserve_ordering:
             settle = InOrder(settle)
         learn = batching.learn and loaded.learns
+        inline = inline if loaded.runs_inline else None  # the loop waits for no device
         short_ns = batching.inline_us * 1000 if inline is not None else 0
         self.paces = Paces(self.queue, loaded.signature.max_rows, learn=learn, short_ns=short_ns)
         for size_class, rows, run_ns in loaded.samples:

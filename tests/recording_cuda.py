@@ -309,10 +309,10 @@ class RecordingDevice(CudaDevice):
     ) -> None:
         self.cuda = cuda or RecordingCuda()
         super().__init__(self.cuda, **more)
-        self.ort_id = 0
+        self.ort_id = 0  # what ONNX Runtime is told
         self._lane_type = lane_type
 
     def workspace(self, limit_nbytes: int = 0) -> CudaWorkspace:
-        made = RecordingWorkspace(self._cuda, self.ort_id, self._gate, limit_nbytes)
+        made = RecordingWorkspace(self._cuda, self.number, self._gate, limit_nbytes)
         made.lane_type = self._lane_type
         return made

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from inferd.config.admission import Admission
 from inferd.config.auth import Auth, auth_contradictions
+from inferd.config.device import DeviceSettings
 from inferd.config.http import Http
 from inferd.config.kinds import (
     HOUR_MS,
@@ -314,6 +315,7 @@ class Settings(Section):
     inference: Inference = Inference()
     admission: Admission = Admission()
     shared_memory: SharedMemory = SharedMemory()
+    device: DeviceSettings = DeviceSettings()
     threads: Threads = Threads()
     warmup: Warmup = Warmup()
     drain: Drain = Drain()

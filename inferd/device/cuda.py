@@ -22,6 +22,13 @@ HOST_TO_DEVICE: Final = 1
 DEVICE_TO_HOST: Final = 2
 
 
+def import_cupy() -> Any:
+    """CuPy, which takes most of a second to import and is there only where somebody wanted it."""
+    import cupy
+
+    return cupy
+
+
 class CudaLane:
     """Pinned and device memory of one slot, and a stream for its copies."""
 
@@ -170,7 +177,7 @@ class CudaDevice:
     def __init__(self, cuda: Any, device_id: int = 0, on_lost: Callable[[str], None] | None = None) -> None:
         """`on_lost` hears, on whatever thread finds it, of an error after which nothing runs there any more."""
         self._cuda = cuda
-        self.ort_id = device_id
+        self.number = self.ort_id = device_id
         self._gate = Gate()
         self._on_lost = on_lost
         self.lost_reason: str | None = None
@@ -180,20 +187,20 @@ class CudaDevice:
 
     def workspace(self, limit_nbytes: int = 0) -> CudaWorkspace:
         """A stream and pools."""
-        return CudaWorkspace(self._cuda, self.ort_id, self._gate, limit_nbytes)
+        return CudaWorkspace(self._cuda, self.number, self._gate, limit_nbytes)
 
     def arenas(self) -> tuple[str, ...]:
         """The CPU's, for operators that run there, and its own."""
-        return ("cpu:0", f"gpu:{self.ort_id}")
+        return ("cpu:0", f"gpu:{self.number}")
 
     def failure_of(self, failure: BaseException) -> InferdError | None:
         """OutOfDeviceMemory, or DeviceLost after an error from which CUDA does not recover."""
         code = cuda_code(failure)
         if code == OUT_OF_MEMORY:
-            return OutOfDeviceMemory(f"GPU {self.ort_id} has too little memory: {' '.join(str(failure).split())}")
+            return OutOfDeviceMemory(f"GPU {self.number} has too little memory: {' '.join(str(failure).split())}")
         if code not in STICKY:
             return None
-        reason = f"GPU {self.ort_id}: {STICKY[code]} (CUDA error {code})"
+        reason = f"GPU {self.number}: {STICKY[code]} (CUDA error {code})"
         if self.lost_reason is None:
             self.lost_reason = reason
             self.context_lost = not self._still_answers()
@@ -203,7 +210,7 @@ class CudaDevice:
 
     def _still_answers(self) -> bool:
         try:
-            self._cuda.runtime.setDevice(self.ort_id)
+            self._cuda.runtime.setDevice(self.number)
             self._cuda.runtime.deviceSynchronize()
         except Exception:
             return False

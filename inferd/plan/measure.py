@@ -10,7 +10,7 @@ from typing import Any
 
 from inferd.config import Settings
 from inferd.cpus import split_threads, usable_cpus
-from inferd.device import CpuDevice
+from inferd.device import Devices
 from inferd.errors import StartError
 from inferd.loading import load
 from inferd.pace import Pace
@@ -37,7 +37,7 @@ def measured(path: Path, model: str | None, settings: Settings, request_us: floa
     chosen = _choose(Reader(path, follow_links=settings.models.follow_links).scan().models, model, path)
     version = chosen.versions[-1]
     cpus = settings.threads.cpus or usable_cpus()
-    loaded = load(chosen.decl, version, settings, split_threads(cpus, chosen.decl.instance_count), CpuDevice())
+    loaded = load(chosen.decl, version, settings, split_threads(cpus, chosen.decl.instance_count), Devices())
     if not loaded.samples:
         raise StartError(f"model '{chosen.decl.name}': no generated input would run; name run times with --timings")
     pace = Pace(loaded.signature.max_rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inferd.repository.batching import BatchingDecl, QueuePolicy
 from inferd.repository.config import ModelDecl, declare, parse
-from inferd.repository.instances import InstancesDecl
+from inferd.repository.instances import GroupDecl, InstancesDecl
 from inferd.repository.overrides import Override
 from inferd.repository.runtime import RuntimeDecl
 from inferd.repository.scan import BrokenModel, ModelDir, Reader, Repository, VersionDir, digest
@@ -14,6 +14,7 @@ from inferd.repository.warmup import SampleTensor, WarmupSample
 __all__ = [
     "BatchingDecl",
     "BrokenModel",
+    "GroupDecl",
     "InstancesDecl",
     "ModelDecl",
     "ModelDir",

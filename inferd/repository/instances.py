@@ -13,6 +13,16 @@ MOST_INSTANCES = 1024
 
 
 @dataclass(frozen=True, slots=True)
+class GroupDecl:
+    """One group: so many instances on the CPU, or on each of its GPUs."""
+
+    count: int
+    on_cpu: bool
+    gpus: tuple[int, ...] = ()
+    """CUDA device numbers; none is all that there are."""
+
+
+@dataclass(frozen=True, slots=True)
 class InstancesDecl:
     """The instances of all groups together."""
 
@@ -21,11 +31,14 @@ class InstancesDecl:
     """The kind of device that only some machines have and the file asks for, such as "KIND_GPU"; mostly none."""
     gpus: tuple[int, ...] = ()
     """CUDA device numbers that are named; none is any."""
+    groups: tuple[GroupDecl, ...] = ()
+    """The groups one by one; none where the file has none."""
 
 
 def read_instances(groups: Iterable[ModelInstanceGroup]) -> InstancesDecl:
     """Add up the groups. Raises RepositoryError for what cannot be."""
     total, wanted, gpus = 0, "", set[int]()
+    decls: list[GroupDecl] = []
     for group in groups:
         if group.kind not in ModelInstanceGroup.Kind.values():
             raise fault(f"instance_group kind {group.kind} is unknown")
@@ -41,6 +54,8 @@ def read_instances(groups: Iterable[ModelInstanceGroup]) -> InstancesDecl:
             wanted = "KIND_GPU"
         total += group.count or 1
         gpus.update(group.gpus)
+        on_cpu = group.kind == ModelInstanceGroup.KIND_CPU
+        decls.append(GroupDecl(group.count or 1, on_cpu, tuple(sorted(set(group.gpus)))))
     if total > MOST_INSTANCES:
         raise fault(f"instance_group asks for {total} instances; {MOST_INSTANCES} is the most")
-    return InstancesDecl(total or 1, wanted, tuple(sorted(gpus)))
+    return InstancesDecl(total or 1, wanted, tuple(sorted(gpus)), tuple(decls))

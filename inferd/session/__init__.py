@@ -1,7 +1,7 @@
 """ONNX Runtime, and nothing else knows it: a loaded model, and slots in which batches of it run."""
 
 from inferd.session.options import SessionOptions
-from inferd.session.runtime import RUNTIME_VERSION
+from inferd.session.runtime import RUNTIME_VERSION, runtime_build
 from inferd.session.session import Session
 from inferd.session.slot import MAX_PLANS, Slot
 from inferd.session.tensors import BFLOAT16, ELEMENT_TYPES, NUMPY_TYPES, STRING, TensorInfo
@@ -17,4 +17,5 @@ __all__ = [
     "SessionOptions",
     "Slot",
     "TensorInfo",
+    "runtime_build",
 ]

@@ -9,6 +9,17 @@ import os
 os.putenv("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
-__all__ = ["RUNTIME_VERSION", "ort"]
+from inferd.device import RuntimeBuild
+
+__all__ = ["RUNTIME_VERSION", "ort", "runtime_build"]
 
 RUNTIME_VERSION: str = ort.__version__
+
+
+def runtime_build() -> RuntimeBuild:
+    """What was installed."""
+    try:
+        from onnxruntime.capi import build_and_package_info as info
+    except ImportError:  # builds before 1.19 for GPUs lack it
+        info = None
+    return RuntimeBuild(RUNTIME_VERSION, tuple(ort.get_available_providers()), getattr(info, "cuda_version", ""))

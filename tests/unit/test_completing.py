@@ -13,7 +13,7 @@ from handmade import bound, message, refusal
 
 from inferd._native.batch import alone
 from inferd.config import Settings, Warmup
-from inferd.device import CpuDevice
+from inferd.device import Devices
 from inferd.errors import ModelFailed
 from inferd.loading import Loaded, load
 from inferd.proto.model_config_pb2 import ModelConfig
@@ -26,7 +26,7 @@ QUICKLY = Settings(warmup=Warmup(budget_ms=0))
 def loaded(tmp_path: Path, model: onnx.ModelProto, config: str = "", settings: Settings = QUICKLY) -> Loaded:
     onnx_models.write(tmp_path, "m", model, config=config)
     (directory,) = Reader(tmp_path).scan().models
-    return load(directory.decl, directory.versions[0], settings, 1, CpuDevice())
+    return load(directory.decl, directory.versions[0], settings, 1, Devices())
 
 
 def failure(tmp_path: Path, model: onnx.ModelProto, config: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from inferd.config import Settings
-from inferd.device import CpuDevice
+from inferd.device import Devices
 from inferd.errors import ModelFailed
 from inferd.loading import load
 from inferd.repository import BrokenModel, ModelDir, Reader
@@ -36,7 +36,7 @@ def found(repository: Path, location: str) -> ModelDir | BrokenModel | None:
 
 def loads(directory: ModelDir | BrokenModel | None) -> None:
     assert isinstance(directory, ModelDir)
-    load(directory.decl, directory.versions[0], Settings(), 1, CpuDevice())
+    load(directory.decl, directory.versions[0], Settings(), 1, Devices())
 
 
 @pytest.mark.parametrize("location", ["weights.bin", "parts/weights.bin"])

@@ -29,6 +29,7 @@ LAYERS = (
 )
 ONLY_IMPORTERS = {
     "onnxruntime": {"session"},
+    "cupy": {"device"},
     "uvloop": {"app"},
     "starlette": {"http"},
     "uvicorn": {"http"},

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from inferd._native.batch import alone
 from inferd.config import Settings, Warmup
-from inferd.device import CpuDevice
+from inferd.device import Devices
 from inferd.loading import Loaded, load
 from inferd.repository import Reader
 
@@ -31,7 +31,7 @@ def loaded(tmp_path: Path, model: onnx.ModelProto, config: str = "", threads: in
     assert found.broken == ()
     (directory,) = found.models
     (version,) = directory.versions
-    return load(directory.decl, version, QUICKLY, threads, CpuDevice())
+    return load(directory.decl, version, QUICKLY, threads, Devices())
 
 
 def options(made: Loaded) -> ort.SessionOptions:

@@ -16,7 +16,7 @@ from inferd._native.reply import OutputView
 from inferd.batchable import signature_of
 from inferd.config import Batching, Settings
 from inferd.config import Warmup as WarmupSettings
-from inferd.device import CpuDevice
+from inferd.device import CpuDevice, Devices
 from inferd.errors import ModelFailed
 from inferd.loading import Loaded, load
 from inferd.pace import Pace
@@ -31,7 +31,7 @@ PATIENT = Settings(warmup=WarmupSettings(budget_ms=60_000))
 def loaded(tmp_path: Path, model: onnx.ModelProto, config: str = "", settings: Settings = PATIENT) -> Loaded:
     onnx_models.write(tmp_path, "m", model, config=config)
     (directory,) = Reader(tmp_path).scan().models
-    return load(directory.decl, directory.versions[0], settings, 1, CpuDevice())
+    return load(directory.decl, directory.versions[0], settings, 1, Devices())
 
 
 def failure(tmp_path: Path, model: onnx.ModelProto, config: str) -> str:
@@ -130,7 +130,7 @@ def test_strings_come_from_a_file_as_on_the_wire(tmp_path: Path) -> None:
     file.write_bytes(packed_strings([b"hello"]))
     (directory,) = Reader(tmp_path).scan().models
     with pytest.raises(ModelFailed, match="model_warmup 'w' does not run"):
-        load(directory.decl, directory.versions[0], PATIENT, 1, CpuDevice())
+        load(directory.decl, directory.versions[0], PATIENT, 1, Devices())
 
 
 def embedding_with(tmp_path: Path, *ids: int) -> str:

@@ -1,0 +1,29 @@
+"""Settings of where models run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from inferd.config.kinds import FilePath, Section
+
+
+class DeviceSettings(Section):
+    """Where models run: the CPU, or NVIDIA GPUs."""
+
+    kind: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="What models run on: auto is GPUs where all that they need is there, else the CPU; cuda refuses to "
+        "start without GPUs; cpu never looks for any.",
+    )
+    slot_memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Most memory of a GPU that the batches of one model version may take there, beside what ONNX "
+        "Runtime uses (gpu_mem_limit in config.pbtxt); 0 sets no bound.",
+    )
+    tensorrt_cache: FilePath | None = Field(
+        default=None,
+        description="Folder where TensorRT keeps the engines that it builds; not set builds them at each load.",
+    )
