@@ -30,7 +30,7 @@ OF_OTHERS = {
     "up", "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_PROF_GR_ENGINE_ACTIVE",
     "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "DCGM_FI_PROF_DRAM_ACTIVE",
 }  # fmt: skip
-BY_SCRAPING = {"job", "instance"}
+BY_SCRAPING = {"job", "instance", "namespace", "pod"}
 
 
 def rules() -> list[dict[str, Any]]:
@@ -53,6 +53,7 @@ def queries() -> Iterator[tuple[str, str]]:
     """Where each is, and it."""
     for rule in rules():
         yield rule.get("alert") or rule["record"], rule["expr"]
+    yield from scaling()
     for where, panel in panels():
         for target in panel.get("targets", ()):
             yield f"{where} {target['refId']}", target["expr"]
@@ -63,6 +64,30 @@ def queries() -> Iterator[tuple[str, str]]:
             asked = re.fullmatch(r"label_values\((.*), \w+\)", str(variable.get("definition", "")))
             if asked:
                 yield f"{name}: ${variable['name']}", asked[1]
+
+
+def scaling() -> Iterator[tuple[str, str]]:
+    """What replicas are scaled by: KEDA's queries, the adapter's, and the names of the autoscaler's metrics."""
+    for folder in ("base", "overlays", "components"):
+        for path in sorted((MONITORING.parent / folder).rglob("*.yaml")):
+            for document in yaml.safe_load_all(path.read_text()):
+                for index, query in enumerate(named(document)):
+                    yield f"{folder} {path.parent.name} {path.stem} {index}", query
+
+
+def named(node: Any) -> Iterator[str]:
+    """The queries anywhere in a document of YAML."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("query", "seriesQuery") and isinstance(value, str):
+                yield value
+            elif key == "metric" and isinstance(value, dict):
+                yield value["name"]
+            else:
+                yield from named(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from named(value)
 
 
 def parsed(query: str) -> Any:
