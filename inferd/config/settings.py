@@ -242,8 +242,8 @@ class SharedMemory(Section):
         default=False,
         description="Let clients register system shared memory (/dev/shm) and have tensors read from it and written to "
         "it. Whoever may call the server may then name any object in there that the server can open, and learn from "
-        "SystemSharedMemoryStatus what others have named, keys and all, as the protocol has it. The strings of a request "
-        "may be as large as a message (`grpc.max_message_bytes`).",
+        "SystemSharedMemoryStatus what others have named, keys and all, as the protocol has it. The strings of a "
+        "request may be as large as a message (`grpc.max_message_bytes`).",
     )
     max_regions: int = Field(
         default=1024,
