@@ -10,7 +10,8 @@ from inferd.telemetry.series import FAILED, OF_MODELS, OF_SERVER, REJECTED, Seri
 _HEAD: Final = """\
 # Metrics
 
-This page is written by `make docs` from the code; change it there.
+This page is written by `make docs` from the code; change it there. How to read them:
+[Seeing inside](observability.md).
 
 `/metrics` is on port 9090 (`--metrics-port`), in Prometheus's text format or in OpenMetrics, as the scraper asks. A
 histogram has the series `_bucket`, `_sum` and `_count`. Counts begin when a model version is loaded and go on when it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from inferd.models import State
 from inferd.telemetry.docs import page
 from inferd.telemetry.metrics import serving_registry
 from inferd.telemetry.sample import BuildInfo, HistogramSample, ModelFacts, ModelSample, ServerSample
-from inferd.telemetry.series import STATES
+from inferd.telemetry.series import OF_MODELS, OF_SERVER, STATES
 
 BUILD = BuildInfo(version="1.2.3", python="3.11.7", onnxruntime="1.32.0")
 REQUEST = HistogramSample(bounds=(0.001, 0.25, 1.0), counts=(5, 3, 0, 2), total=7.5)
@@ -306,3 +307,24 @@ def test_a_histogram_whose_counts_do_not_fit_its_bounds_is_refused(counts: tuple
 def test_a_histogram_whose_bounds_do_not_rise_is_refused(bounds: tuple[float, ...]) -> None:
     with pytest.raises(Internal, match="do not rise"):
         HistogramSample(bounds=bounds, counts=(0, 0, 0), total=0.0)
+
+
+def test_the_page_about_seeing_inside_names_series_that_there_are() -> None:
+    text = (PAGE.parent / "observability.md").read_text(encoding="utf-8")
+    named = {
+        name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")
+        for name in re.findall(r"\binferd_[a-z_]+\b", text)
+    }
+    there = {series.name for series in (*OF_MODELS, *OF_SERVER)}
+    assert named
+    assert named - there == set()
+
+
+def test_the_queries_on_that_page_can_be_parsed() -> None:
+    promql = pytest.importorskip("promql_parser", reason="promql-parser is not installed")
+    text = (PAGE.parent / "observability.md").read_text(encoding="utf-8")
+    lines = text.split("```promql\n")[1].split("```")[0].splitlines()
+    queries = [line for line in lines if line and not line.startswith("#")]
+    assert len(queries) >= 10
+    for query in queries:
+        promql.parse(query)
