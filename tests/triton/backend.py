@@ -71,7 +71,9 @@ class TritonPythonModel:
         self.session = opened(Path(args["model_repository"], args["model_version"], name))
         self.batched = config["max_batch_size"] > 0
         self.outputs = [one.name for one in self.session.get_outputs()]
-        self.inputs = {one.name: one for one in self.session.get_inputs()}
+        self.inputs = {
+            one.name: one for one in (*self.session.get_inputs(), *self.session.get_overridable_initializers())
+        }
 
     def execute(self, requests):
         feeds = [

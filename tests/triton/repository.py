@@ -16,7 +16,7 @@ BATCHED = 4
 # What is served from the start; the others wait to be loaded.
 SERVED = (
     "scale", "two_by_two", "types", "texts", "animals", "embedding",
-    "plain", "any_rows", "scalar", "no_config", "versioned", "levels", "reshaped", "scalars",
+    "plain", "any_rows", "scalar", "no_config", "versioned", "levels", "reshaped", "scalars", "defaults",
 )  # fmt: skip
 TRITON_FLAGS = ("--model-control-mode=explicit", *(f"--load-model={name}" for name in SERVED))
 INFERD_FLAGS = (
@@ -30,6 +30,12 @@ PLATFORM = 'platform: "onnxruntime_onnx"'
 ONE_CPU = "instance_group { kind: KIND_CPU count: 1 }"
 
 
+def build_one(repository: Path) -> Path:
+    """Write one model, for servers that let nobody load or unload."""
+    write(repository, "scale", models.scale(), BATCHED)
+    return repository
+
+
 def build(repository: Path) -> Path:
     """Write all models."""
     write(repository, "scale", models.scale(), BATCHED)
@@ -38,6 +44,7 @@ def build(repository: Path) -> Path:
     write(repository, "texts", models.identity("BYTES", ["rows", 3]), BATCHED)
     write(repository, "animals", models.identity("FP32", ["rows", 3]), BATCHED, labels=("cat", "dog", "fish"))
     write(repository, "embedding", models.embedding(), BATCHED)
+    write(repository, "defaults", models.with_defaults(), BATCHED, optional=("scale", "shift"))
     write(repository, "plain", models.scale(dims=[4]))
     write(repository, "any_rows", models.scale())
     write(repository, "versioned", models.scale(10.0), BATCHED, "version_policy { all { } }")
@@ -55,14 +62,22 @@ def build(repository: Path) -> Path:
 
 
 def write(
-    repository: Path, name: str, model: onnx.ModelProto, rows: int = 0, more: str = "", *, labels: tuple[str, ...] = ()
+    repository: Path,
+    name: str,
+    model: onnx.ModelProto,
+    rows: int = 0,
+    more: str = "",
+    *,
+    labels: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
 ) -> None:
     """A model with a config.pbtxt that says all of it: what it leaves out costs a start of another process."""
     graph = model.graph
     tensors = [("input", one) for one in graph.input] + [("output", one) for one in graph.output]
     label_file = 'label_filename: "labels.txt"' if labels else ""
     said = " ".join(
-        f"{kind} {{ {_tensor(one, batched=rows > 0)} {label_file if kind == 'output' else ''} }}"
+        f"{kind} {{ {_tensor(one, batched=rows > 0)} {label_file if kind == 'output' else ''} "
+        f"{'optional: true' if one.name in optional else ''} }}"
         for kind, one in tensors
     )
     models.write(repository, name, model, config=f"{PLATFORM} max_batch_size: {rows} {ONE_CPU} {said} {more}")
