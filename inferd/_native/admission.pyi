@@ -1,9 +1,11 @@
-from typing import final
+from typing import Never, final
 
 from inferd._native.wire import Request
 
 @final
 class Caller:
+    # Raises TypeError: admissions make callers.
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def key(self) -> str: ...
     @property

@@ -1,7 +1,9 @@
-from typing import Self, final
+from typing import Never, Self, final
 
 @final
 class Execution:
+    # Raises TypeError: traces make them, as they make each Trace.
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def trace_id(self) -> bytes: ...
     @property
@@ -26,6 +28,7 @@ class Execution:
 
 @final
 class Trace:
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def trace_id(self) -> bytes: ...
     @property
