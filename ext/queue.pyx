@@ -11,15 +11,17 @@ garbage collector tracks: a collection may run any finalizer, and one of those m
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc
 
 from inferd._native.batch cimport Batch, batch_of, check_bound
 from inferd._native.forecast cimport Forecast
-from inferd._native.groups cimport add_group, find_group, forget_group, free_groups
-from inferd._native.line cimport join_full, join_group, join_line, leave_full, leave_group, leave_line
+from inferd._native.groups cimport forget_group
+from inferd._native.line cimport Group, Line, join_line
 from inferd._native.live cimport INFERD_DEBUG, QUEUED, count
 from inferd._native.schedule cimport DELAYED, FULL, READY, Policy, Reason, Schedule, after, sooner
 from inferd._native.signature cimport Signature
+from inferd._native.turns cimport TURN_BUCKETS, Flow, forget_flow
+from inferd._native.waiting cimport Waiting
 from inferd._native.wire cimport BOUND, QUEUED as STATE_QUEUED, TAKEN, Request
 
 from inferd.errors import DeadlineExceeded, Hopeless, NotReady, Overloaded
@@ -28,7 +30,7 @@ cdef tuple REASONS = ("ready", "delay", "full", "turn")  # by Reason
 
 
 @cython.final
-cdef class BatchQueue:
+cdef class BatchQueue(Waiting):
     """Bound requests waiting for a run, in groups of equal shape, bounded in rows and bytes.
 
     `batch_rows` is the largest batch to form, until set_batch_rows says otherwise for a size class; a
@@ -69,45 +71,11 @@ cdef class BatchQueue:
                 self.lines = <Line*>calloc(self.line_count, sizeof(Line))
             if self.of_level == NULL or self.lines == NULL:
                 raise MemoryError
+        self.takes_turns = schedule is None or (not schedule.in_order and schedule.late_line < 0)
         self.has_preferred_rows = bool(self.preferred_rows)
         cdef int size_class
         for size_class in range(SIZE_CLASSES):
             self.batch_rows[size_class] = max(batch_rows, 1) if signature.batched else 1
-
-    def __dealloc__(self):
-        cdef void* at
-        cdef void* following
-        cdef int line
-        for line in range(self.line_count if self.lines != NULL else 0):
-            at = self.lines[line].first
-            while at != NULL:
-                following = (<Request>at).next_arrival
-                (<Request>at).group = NULL
-                (<Request>at).state = BOUND
-                Py_DECREF(<Request>at)
-                if INFERD_DEBUG:
-                    count(QUEUED, -1)
-                at = following
-        free_groups(&self.groups)
-        if self.lines != &self.only_line:
-            free(self.lines)
-        free(self.of_level)
-
-    def set_batch_rows(self, int size_class, int64_t rows) -> None:
-        """Set the largest batch to form of requests whose rows are of `size_class` (see Batch)."""
-        if not 0 <= size_class < SIZE_CLASSES:
-            raise IndexError(size_class)
-        cdef void* at
-        cdef Group* group
-        cdef int line
-        self.batch_rows[size_class] = max(rows, 1) if self.signature.batched else 1
-        for line in range(self.line_count):
-            at = self.lines[line].first
-            while at != NULL:
-                group = <Group*>(<Request>at).group
-                if group.size_class == size_class:
-                    self.review(group)
-                at = (<Request>at).next_arrival
 
     def set_short_rows(self, int size_class, int64_t rows) -> None:
         """Set the largest batch that take_short() hands out of requests whose rows are of `size_class`; 0 is none."""
@@ -122,6 +90,7 @@ cdef class BatchQueue:
         will be missed, NotReady once closed.
         """
         cdef Group* group
+        cdef Flow* flow
         if self.is_closed:
             raise NotReady(f"model '{self.signature.model}' is being stopped; try another replica")
         check_bound(self.signature, request)
@@ -138,16 +107,19 @@ cdef class BatchQueue:
             request.line = request.level = 0
             if request.timeout_us:
                 request.deadline_ns = sooner(request.deadline_ns, after(now_ns, request.timeout_us))
-        group = self.group_of(request)
-        if request.deadline_ns and self.forecast is not None:
-            self.refuse_hopeless(request, group, now_ns)
-        request.group = group
+        flow = self.flow_of(request)
+        try:
+            group = self.group_of(request)
+            if request.deadline_ns and self.forecast is not None:
+                self.refuse_hopeless(request, group, now_ns)
+        except BaseException:
+            if flow != NULL and flow.requests == 0:
+                forget_flow(&self.turns, flow)
+            raise
+        request.flow = <void*>flow
         request.state = STATE_QUEUED
         request.arrived_ns = now_ns
-        join_line(&self.lines[request.line], request)
-        join_group(group, request)
         Py_INCREF(request)
-        group.rows += request.rows
         self.rows += request.rows
         self.bytes += request.nbytes
         self.requests += 1
@@ -156,7 +128,18 @@ cdef class BatchQueue:
         if self.of_level != NULL:
             self.of_level[request.level] += 1
             self.first_deadline_ns = sooner(self.first_deadline_ns, request.until_ns)
-        self.review(group)
+        if flow != NULL and (
+            flow.parked.first != NULL or (self.turns.flows > 1 and not self.fits(flow, request, group.size_class))
+        ):
+            join_line(&flow.parked, request)
+            self.turns.parked += 1
+            if group.first == NULL:
+                forget_group(&self.groups, group)
+        else:
+            self.enter(request, group)
+        if flow != NULL:
+            flow.requests += 1
+            flow.rows += request.rows
         if INFERD_DEBUG:
             count(QUEUED, 1)
 
@@ -194,72 +177,18 @@ cdef class BatchQueue:
             )
         return 0
 
-    cdef Group* group_of(self, Request request) except NULL:
-        """The group of the request's shape; a new one if there is none.
-
-        Where requests leave in order, only the group of the one before it can be its own.
-        """
-        # Where requests leave in order: the one before it.
-        cdef void* before = NULL
-        cdef Group* group
-        if self.schedule is not None and self.schedule.in_order:
-            before = self.lines[0].last if self.lines[0].last != NULL else <void*>request
-        group = find_group(&self.groups, self.signature, request, before)
-        if group == NULL:
-            group = add_group(&self.groups, request, self.line_count)
-            group.queue = <void*>self
-        return group
-
-    cdef void review(self, Group* group) noexcept:
-        """Have the group among the full ones if, and only if, it can fill a batch."""
-        cdef bint fills = group.rows >= self.limit_for(group)
-        if fills and not group.is_full:
-            join_full(&self.groups.full, group)
-        elif group.is_full and not fills:
-            leave_full(&self.groups.full, group)
-
-    cdef void unlink(self, Request request) noexcept:
-        """Take a queued request out of its line and group. The queue's reference goes to the caller. May free the group."""
-        cdef Group* group = <Group*>request.group
-        leave_line(&self.lines[request.line], request)
-        leave_group(group, request)
-        request.group = NULL
-        group.rows -= request.rows
-        self.rows -= request.rows
-        self.bytes -= request.nbytes
-        self.requests -= 1
-        if self.of_level != NULL:
-            self.of_level[request.level] -= 1
-        if group.first == NULL:
-            forget_group(&self.groups, group)
-        else:
-            self.review(group)
-        if INFERD_DEBUG:
-            count(QUEUED, -1)
-
     cpdef bint drop(self, Request request) noexcept:
         """Take a request out of the queue again. False if it was not in it: it may be running already."""
-        if request.state != STATE_QUEUED or (<Group*>request.group).queue != <void*>self:
+        cdef void* queue = NULL
+        if request.state == STATE_QUEUED:
+            queue = (<Group*>request.group).queue if request.group != NULL else (<Flow*>request.flow).queue
+        if queue != <void*>self:
             return False
         self.unlink(request)
+        self.refill()
         request.state = BOUND
         Py_DECREF(request)
         return True
-
-    cdef int64_t limit_for(self, Group* group) noexcept:
-        """The size to cut a group at: the largest preferred size that it reaches, else its batch_rows."""
-        if self.has_preferred_rows:
-            return self.preferred_for(group)
-        return self.batch_rows[group.size_class]
-
-    cdef int64_t preferred_for(self, Group* group) noexcept:
-        cdef int64_t most = self.batch_rows[group.size_class]
-        cdef int64_t best = 0
-        cdef int64_t size
-        for size in self.preferred_rows:
-            if size <= group.rows and size <= most:
-                best = size
-        return best if best else most
 
     def take(self, int64_t now_ns) -> Batch | None:
         """Cut the batch that should run now, or None if nothing may leave yet.
@@ -281,7 +210,7 @@ cdef class BatchQueue:
         cdef int64_t delay_ns = 0 if self.is_closed else self.max_delay_ns
         cdef Reason reason = READY
         cdef Group* group
-        if self.requests == 0:
+        if self.requests == self.turns.parked:
             return None
         if self.schedule is not None:
             at = self.schedule.next(self.lines, self.groups.full.first, now_ns, delay_ns, &reason)
@@ -310,7 +239,7 @@ cdef class BatchQueue:
         if self.schedule is not None:
             self.schedule.served(self.lines, head.line)
             if self.schedule.in_order:
-                self.turns += 1
+                self.left += 1
         while at != NULL:
             request = <Request>at
             if rows and rows + request.rows > limit:
@@ -324,7 +253,8 @@ cdef class BatchQueue:
             Py_DECREF(request)
             request.state = TAKEN
             request.taken_ns = now_ns
-            request.turn = self.turns
+            request.turn = self.left
+        self.refill()
         return batch_of(self.signature, members, rows, reason)
 
     def expire(self, int64_t now_ns) -> list[Request]:
@@ -335,28 +265,21 @@ cdef class BatchQueue:
         """
         cdef list late = []
         cdef Request request
-        cdef void* at
-        cdef int line
+        cdef Flow* flow
+        cdef Flow* following
+        cdef int line, bucket
         if self.first_deadline_ns == 0 or now_ns < self.first_deadline_ns:
             return late
         self.first_deadline_ns = 0
         for line in range(self.line_count):
-            at = self.lines[line].first
-            while at != NULL:
-                request = <Request>at
-                at = request.next_arrival
-                if not (0 < request.deadline_ns <= now_ns):
-                    if 0 < request.until_ns <= now_ns and self.schedule.policies[request.level].delays:
-                        self.delay(request)
-                    if not (0 < request.until_ns <= now_ns):
-                        self.first_deadline_ns = sooner(self.first_deadline_ns, request.deadline_ns)
-                        self.first_deadline_ns = sooner(self.first_deadline_ns, request.until_ns)
-                        continue
-                late.append(request)
-                self.unlink(request)
-                Py_DECREF(request)
-                request.state = TAKEN
-                request.taken_ns = now_ns
+            self.expire_from(&self.lines[line], late, now_ns)
+        for bucket in range(TURN_BUCKETS if self.turns.parked else 0):
+            flow = self.turns.buckets[bucket]
+            while flow != NULL:
+                following = flow.next_in_bucket
+                self.expire_from(&flow.parked, late, now_ns)
+                flow = following
+        self.refill()
         for request in late:
             what = "the deadline passed" if 0 < request.deadline_ns <= now_ns else "its time to wait was over"
             request.error = DeadlineExceeded(
@@ -365,21 +288,33 @@ cdef class BatchQueue:
             )
         return late
 
-    cdef void delay(self, Request request) noexcept:
-        """Put a request behind all others."""
-        cdef Group* group = <Group*>request.group
-        leave_line(&self.lines[request.line], request)
-        leave_group(group, request)
-        request.line, request.until_ns = self.schedule.late_line, 0
-        join_line(&self.lines[request.line], request)
-        join_group(group, request)
+    cdef int expire_from(self, Line* line, list late, int64_t now_ns) except -1:
+        """The same for those in one line; what stays counts for when the next one's time is over."""
+        cdef void* at = line.first
+        cdef Request request
+        while at != NULL:
+            request = <Request>at
+            at = request.next_arrival
+            if not (0 < request.deadline_ns <= now_ns):
+                if 0 < request.until_ns <= now_ns and self.schedule.policies[request.level].delays:
+                    self.delay(request)
+                if not (0 < request.until_ns <= now_ns):
+                    self.first_deadline_ns = sooner(self.first_deadline_ns, request.deadline_ns)
+                    self.first_deadline_ns = sooner(self.first_deadline_ns, request.until_ns)
+                    continue
+            late.append(request)
+            self.unlink(request)
+            Py_DECREF(request)
+            request.state = TAKEN
+            request.taken_ns = now_ns
+        return 0
 
     def due_ns(self) -> int | None:
         """When take() may next have a batch or expire() a request, on the caller's clock; None while empty."""
         cdef int64_t due
         cdef int64_t delay_ns = 0 if self.is_closed else self.max_delay_ns
         cdef bint some_is_full = self.groups.full.first != NULL
-        if self.requests == 0:
+        if self.requests == self.turns.parked:
             return None
         if self.schedule is None:
             due = (<Request>self.lines[0].first).arrived_ns

@@ -117,7 +117,8 @@ cdef class Request:
     cdef void* prev_arrival
     cdef void* next_in_group
     cdef void* prev_in_group
-    cdef void* group
+    cdef void* group              # NULL while it is parked behind others of its caller
+    cdef void* flow               # where those are counted; NULL if callers are not told apart
     cdef readonly int64_t arrived_ns
     cdef public int64_t deadline_ns   # monotonic; 0 = none; set before the request is queued, which may set a sooner one
     cdef int64_t until_ns             # when its time in the queue is over; 0 = never

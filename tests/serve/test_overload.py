@@ -81,6 +81,19 @@ def test_a_run_that_nobody_waits_for_is_stopped_and_the_model_answers_the_next_o
     assert code_of(stub.ModelInfer.future(slow(rows(2), 0), timeout=LIMIT_S)) is grpc.StatusCode.OK
 
 
+def test_one_caller_that_sends_without_end_does_not_keep_another_waiting(
+    lazy: Server, stub: GRPCInferenceServiceStub
+) -> None:
+    greedy = [stub.ModelInfer.future(slow(rows(seed), 100)) for seed in range(40)]
+    wait_for(lazy, "slow", lambda now: now.queue_rows > 30)
+    with lazy.stub() as polite:
+        assert code_of(polite.ModelInfer.future(slow(rows(99), 0), timeout=LIMIT_S)) is grpc.StatusCode.OK
+    # In order of arrival all of them would have been first.
+    assert not all(one.done() for one in greedy)
+    for one in greedy:
+        one.cancel()
+
+
 def stopped(server: Server) -> int:
     """Runs that were stopped so far."""
     return int(sum(value for name, _, value in samples(server) if name == "inferd_stopped_batches_total"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 from queued import queue, request
 
+from inferd._native.admission import Admission
 from inferd._native.schedule import Schedule
 from inferd._native.wire import Request
 from inferd.errors import NotReady, Overloaded
@@ -18,6 +19,7 @@ from inferd.repository import QueuePolicy
 WIDTHS = st.sampled_from([1, 2, 1, 1, 2, 1, 3, 400, 0])
 DEADLINES = st.none() | st.integers(-2, 30)
 TIMEOUTS_US = st.sampled_from([0, 0, 1, 2])
+CALLERS = st.sampled_from([0, 1, 1, 2, 1, 3])
 PRIORITIES = st.sampled_from([3, 0, 2, 1, 4, 5])
 PASSED_OVER = 8
 CLASSES = {0: 0, 1: 3, 2: 4, 3: 4, 400: 11}  # bits in the bytes of one row, by its width
@@ -64,8 +66,10 @@ class Entry:
     rows: int
     priority: int
     timeout_us: int
+    caller: int = 0
     level: int = 0
     line: int = 0
+    is_parked: bool = False
     arrived_ns: int = 0
     deadline_ns: int = 0
     until_ns: int = 0
@@ -90,6 +94,13 @@ class Model:
         self.batch_rows = dict.fromkeys(range(64), batch_rows)
         self.short_rows = dict.fromkeys(range(64), 0)
         self.waiting: list[Entry] = []  # in order of service: by line, and then as they came to be in it
+        self.parked: list[Entry] = []  # behind others of their caller, of each the oldest first
+        delays = any(
+            policy.timeout_action == "delay" and (policy.default_timeout_ns or policy.allow_timeout_override)
+            for policy in self.plan.policies
+        )
+        self.flows: list[Key] = []  # in the order in which they began
+        self.takes_turns = not self.plan.in_order and not delays
         self.full: list[Key] = []  # in the order in which their groups became full
         self.first_deadline_ns = 0
         self.closed = False
@@ -116,11 +127,11 @@ class Model:
     def admits(self, entry: Entry) -> bool:
         level = self.level_of(entry.priority)
         most = self.plan.policies[level].max_queue_size
-        if most and sum(other.level == level for other in self.waiting) >= most:
+        if most and sum(other.level == level for other in self.all) >= most:
             return False
-        rows = sum(other.rows for other in self.waiting) + entry.rows
-        nbytes = sum(other.nbytes for other in self.waiting) + entry.nbytes
-        return not self.waiting or (rows <= self.max_rows and nbytes <= self.max_bytes)
+        rows = sum(other.rows for other in self.all) + entry.rows
+        nbytes = sum(other.nbytes for other in self.all) + entry.nbytes
+        return not self.all or (rows <= self.max_rows and nbytes <= self.max_bytes)
 
     def put(self, entry: Entry, now_ns: int) -> None:
         entry.arrived_ns, entry.level = now_ns, self.level_of(entry.priority)
@@ -136,15 +147,82 @@ class Model:
             last = self.waiting[-1] if self.waiting else None
             self.runs += 1
             entry.run = last.run if last is not None and last.width == entry.width else self.runs
-        self.queue_up(entry, entry.level)
+        self.begin_flow(entry)
+        if self.has_to_park(entry):
+            entry.is_parked = True
+            self.parked.append(entry)
+        else:
+            self.queue_up(entry, entry.level)
         self.first_deadline_ns = soonest(self.first_deadline_ns, entry.deadline_ns, entry.until_ns)
         self.review(key_of(entry))
+
+    @property
+    def all(self) -> list[Entry]:
+        return [*self.waiting, *self.parked]
+
+    def flow(self, entry: Entry) -> Key | None:
+        return (entry.caller, entry.level) if entry.caller and self.takes_turns else None
+
+    def rows_in_line(self, flow: Key) -> int:
+        return sum(one.rows for one in self.waiting if self.flow(one) == flow)
+
+    def place_in_table(self, entry: Entry) -> Key:
+        """Callers by their number, of one the level that began last comes first."""
+        flow = self.flow(entry)
+        assert flow is not None
+        return flow[0], -self.flows.index(flow)
+
+    def begin_flow(self, entry: Entry) -> None:
+        """The second one to come has the first one's surplus parked, the newest first."""
+        present = {self.flow(one) for one in self.all}
+        self.flows = [flow for flow in self.flows if flow in present]
+        flow = self.flow(entry)
+        if flow is None or flow in self.flows:
+            return
+        self.flows.append(flow)
+        if len(self.flows) != 2:
+            return
+        other = self.flows[0]
+        for one in [one for one in reversed(self.waiting) if self.flow(one) == other]:
+            if self.rows_in_line(other) <= max(self.batch_rows[CLASSES[one.width]], one.rows):
+                return
+            self.waiting.remove(one)
+            self.review(key_of(one))
+            one.is_parked = True
+            self.parked.insert(0, one)
+
+    def has_to_park(self, entry: Entry) -> bool:
+        flow = self.flow(entry)
+        if flow is None:
+            return False
+        flows = {flow, *(found for one in self.all if (found := self.flow(one)))}
+        return any(self.flow(one) == flow for one in self.parked) or (len(flows) > 1 and not self.fits(entry, flow))
+
+    def fits(self, entry: Entry, flow: Key) -> bool:
+        rows = self.rows_in_line(flow)
+        return rows == 0 or rows + entry.rows <= self.batch_rows[CLASSES[entry.width]]
+
+    def refill(self, gone: list[Entry]) -> None:
+        """Those who left the line are followed by their own, first those of whom one left first."""
+        for flow in dict.fromkeys(flow for one in gone if (flow := self.flow(one))):
+            for one in [one for one in self.parked if self.flow(one) == flow]:
+                if not self.fits(one, flow):
+                    break
+                self.parked.remove(one)
+                one.is_parked = False
+                self.queue_up(one, one.level)
+                self.review(key_of(one))
+        for one in gone:
+            one.is_parked = False
 
     def queue_up(self, entry: Entry, line: int) -> None:
         entry.line = line
         self.waiting.insert(sum(other.line <= line for other in self.waiting), entry)
 
     def remove(self, entry: Entry) -> None:
+        if entry.is_parked:
+            self.parked.remove(entry)
+            return
         self.waiting.remove(entry)
         self.review(key_of(entry))
 
@@ -207,6 +285,7 @@ class Model:
                 self.skipped[level] += 1
         for entry in members:
             self.remove(entry)
+        self.refill(members)
         self.turns += self.plan.in_order
         return members
 
@@ -214,7 +293,7 @@ class Model:
         late: list[Entry] = []
         if not self.first_deadline_ns or now_ns < self.first_deadline_ns:
             return late
-        for entry in list(self.waiting):
+        for entry in [*self.waiting, *sorted(self.parked, key=self.place_in_table)]:
             is_over = 0 < entry.until_ns <= now_ns
             if 0 < entry.deadline_ns <= now_ns:
                 late.append(entry)
@@ -226,7 +305,8 @@ class Model:
                 late.append(entry)
         for entry in late:
             self.remove(entry)
-        self.first_deadline_ns = soonest(*(ns for one in self.waiting for ns in (one.deadline_ns, one.until_ns)))
+        self.refill(late)
+        self.first_deadline_ns = soonest(*(ns for one in self.all for ns in (one.deadline_ns, one.until_ns)))
         return late
 
     def due_ns(self) -> int | None:
@@ -270,14 +350,27 @@ class QueueAndModel(RuleBasedStateMachine):
             preferred_rows=tuple(preferred),
             schedule=None if plan is None else plan.schedule(),
         )
+        self.admission = Admission()
+        self.callers = [self.admission.connection() for _ in range(3)]
         self.model = Model(batch_rows, max_rows, max_bytes, delay_ns, preferred, plan)
         self.now_ns = 1
         self.left: list[Entry] = []  # taken or expired: these never come back
 
-    @rule(rows=st.integers(1, 7), width=WIDTHS, deadline_in_ns=DEADLINES, priority=PRIORITIES, timeout_us=TIMEOUTS_US)
-    def put(self, rows: int, width: int, deadline_in_ns: int | None, priority: int, timeout_us: int) -> None:
+    @rule(
+        rows=st.integers(1, 7),
+        width=WIDTHS,
+        deadline_in_ns=DEADLINES,
+        priority=PRIORITIES,
+        timeout_us=TIMEOUTS_US,
+        caller=CALLERS,
+    )
+    def put(
+        self, rows: int, width: int, deadline_in_ns: int | None, priority: int, timeout_us: int, caller: int
+    ) -> None:
         made = request(rows, width, priority=priority, timeout_us=timeout_us)
-        self.put_again(Entry(made, width, rows, priority, timeout_us), deadline_in_ns)
+        if caller:
+            self.admission.admit(made, self.callers[caller - 1])
+        self.put_again(Entry(made, width, rows, priority, timeout_us, caller), deadline_in_ns)
 
     @rule(entry=consumes(dropped), deadline_in_ns=DEADLINES)
     def put_again(self, entry: Entry, deadline_in_ns: int | None) -> None:
@@ -292,14 +385,15 @@ class QueueAndModel(RuleBasedStateMachine):
         self.model.put(entry, self.now_ns)
         assert entry.request.deadline_ns == entry.deadline_ns
 
-    @precondition(lambda self: self.model.waiting)
+    @precondition(lambda self: self.model.all)
     @rule(target=dropped, data=st.data())
     def drop(self, data: st.DataObject) -> Entry:
-        return self.drop_one(data.draw(st.sampled_from(self.model.waiting), label="dropped"))
+        return self.drop_one(data.draw(st.sampled_from(self.model.all), label="dropped"))
 
     def drop_one(self, entry: Entry) -> Entry:
         assert self.queue.drop(entry.request)
         self.model.remove(entry)
+        self.model.refill([entry])
         return entry
 
     @precondition(lambda self: self.left)
@@ -357,7 +451,7 @@ class QueueAndModel(RuleBasedStateMachine):
 
     @invariant()
     def sums_agree(self) -> None:
-        waiting = self.model.waiting
+        waiting = self.model.all
         assert self.queue.requests == len(waiting)
         assert self.queue.rows == sum(entry.rows for entry in waiting)
         assert self.queue.bytes == sum(entry.nbytes for entry in waiting)
@@ -372,7 +466,7 @@ class QueueAndModel(RuleBasedStateMachine):
         found = []
         while (batch := self.queue.take(self.now_ns)) is not None:
             found.extend(batch.members)
-        assert sorted(map(id, found)) == sorted(id(entry.request) for entry in self.model.waiting)
+        assert sorted(map(id, found)) == sorted(id(entry.request) for entry in self.model.all)
 
 
 TestQueueAgainstItsModel = QueueAndModel.TestCase
@@ -380,17 +474,19 @@ TestQueueAgainstItsModel = QueueAndModel.TestCase
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("delay_ns", [0, 20])
-def test_a_long_history_of_a_busy_queue(plan: Plan | None, delay_ns: int) -> None:
+@pytest.mark.parametrize("callers", [(0,), (1, 1, 1, 2, 3)])
+def test_a_long_history_of_a_busy_queue(plan: Plan | None, delay_ns: int, callers: tuple[int, ...]) -> None:
     """Chance alone rarely leads to a level that is passed over often enough, or to much that is late."""
     random, both = Random(20), QueueAndModel()
     both.make(batch_rows=3, max_rows=100, max_bytes=1 << 20, delay_ns=delay_ns, preferred=[], plan=plan)
     for _ in range(1500):
-        waiting = both.model.waiting
+        waiting = both.model.all
         match random.choice("pppppptttxd" if len(waiting) < 30 else "pttttxd"):
             case "p":
                 priority = random.choice((0, 1, 1, 1, 1, 2, 3, 4))
                 timeout_us, deadline_ns = random.choice((0, 0, 1, 2)), random.choice((None, None, 30, 100))
-                both.put(random.choice((1, 1, 2)), random.choice((1, 1, 2, 3)), deadline_ns, priority, timeout_us)
+                rows, width = random.choice((1, 1, 2)), random.choice((1, 1, 2, 3))
+                both.put(rows, width, deadline_ns, priority, timeout_us, random.choice(callers))
             case "t":
                 both.take(random.choice((0, 1, 6)), only_short=random.random() < 0.1)
             case "x":

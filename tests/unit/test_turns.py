@@ -1,0 +1,106 @@
+"""Fair turns: however much one caller sends, others are served as if it had sent little."""
+
+from __future__ import annotations
+
+import pytest
+from queued import queue, request, taken
+
+from inferd._native.admission import Admission
+from inferd._native.queue import BatchQueue
+from inferd._native.schedule import Schedule
+from inferd._native.wire import Request
+from inferd.repository import QueuePolicy
+
+
+class Callers:
+    """Requests of callers that are told apart by name."""
+
+    def __init__(self) -> None:
+        self._admission = Admission()
+        self._callers = {name: self._admission.connection() for name in "abcd"}
+
+    def put(self, line: BatchQueue, name: str, count: int = 1, *, rows: int = 1, priority: int = 0) -> list[Request]:
+        made = [request(rows, id=name, priority=priority) for _ in range(count)]
+        for one in made:
+            self.admit(one, name)
+            line.put(one, 0)
+        return made
+
+    def admit(self, one: Request, name: str) -> None:
+        self._admission.admit(one, self._callers[name])
+
+
+@pytest.fixture
+def callers() -> Callers:
+    return Callers()
+
+
+def served(line: BatchQueue, batches: int) -> list[str]:
+    """Whose requests the next batches are, in order."""
+    return ["".join(one.id for one in taken(line.take(0)).members) for _ in range(batches)]
+
+
+def test_one_caller_alone_fills_every_batch_in_order(callers: Callers) -> None:
+    line = queue(batch_rows=4)
+    sent = callers.put(line, "a", 12)
+    assert [one for _ in range(3) for one in taken(line.take(0)).members] == sent
+
+
+def test_a_polite_caller_waits_for_one_batch_of_the_greedy_one_and_not_for_all(callers: Callers) -> None:
+    line = queue(batch_rows=1)
+    callers.put(line, "a", 900)
+    callers.put(line, "b")
+    assert served(line, 3) == ["a", "b", "a"]
+
+
+def test_greedy_callers_share_rows_in_turns(callers: Callers) -> None:
+    line = queue(batch_rows=2)
+    for name in "abc":
+        callers.put(line, name, 20)
+    assert served(line, 6) == ["aa", "bb", "cc", "aa", "bb", "cc"]
+
+
+def test_rows_count_and_not_requests(callers: Callers) -> None:
+    line = queue(batch_rows=4)
+    callers.put(line, "a", 10, rows=4)
+    callers.put(line, "b", 40)
+    assert served(line, 4) == ["a", "bbbb", "a", "bbbb"]
+
+
+def test_the_requests_of_one_caller_stay_in_order(callers: Callers) -> None:
+    line = queue(batch_rows=2)
+    first = callers.put(line, "a", 9)
+    callers.put(line, "b", 9)
+    found = [one for _ in range(9) for one in taken(line.take(0)).members if one.id == "a"]
+    assert found == first
+
+
+def test_turns_are_within_a_level(callers: Callers) -> None:
+    line = queue(batch_rows=1, schedule=Schedule([QueuePolicy(), QueuePolicy()], default_level=2))
+    callers.put(line, "a", 5, priority=1)
+    callers.put(line, "b", 2, priority=2)
+    assert served(line, 7) == ["a"] * 5 + ["b"] * 2
+
+
+def test_a_parked_request_can_be_dropped_and_expires(callers: Callers) -> None:
+    line = queue(batch_rows=1)
+    mine = callers.put(line, "a", 3)
+    other = callers.put(line, "b")
+    assert line.drop(mine[2])
+    assert line.requests == 3
+    late = request(deadline_ns=5, id="a")
+    callers.admit(late, "a")
+    line.put(late, 0)
+    assert line.expire(5) == [late]
+    assert [taken(line.take(5)).members for _ in range(3)] == [[mine[0]], other, [mine[1]]]
+    assert line.take(5) is None
+
+
+def test_what_is_left_parked_is_given_back_with_the_queue(callers: Callers) -> None:
+    line = queue(batch_rows=1)
+    sent = callers.put(line, "a", 3) + callers.put(line, "b", 3)
+    del line
+    again = queue()
+    for one in sent:
+        again.put(one, 0)
+    assert again.requests == 6
