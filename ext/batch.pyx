@@ -97,6 +97,17 @@ cdef class Batch:
         """One batch per member, for a second try after the batch as a whole failed."""
         return [batch_of(self.signature, [member], (<Request>member).rows, "retry") for member in self.members]
 
+    def halve(self) -> list[Batch]:
+        """Two batches of about as many members each, for a second try where there was no memory; of a single one itself."""
+        cdef list members = self.members
+        cdef Py_ssize_t middle = len(members) // 2
+        if not middle:
+            return [self]
+        return [
+            batch_of(self.signature, part, sum([(<Request>member).rows for member in part]), "retry")
+            for part in (members[:middle], members[middle:])
+        ]
+
 
 cdef Batch batch_of(Signature signature, list members, int64_t rows, str close_reason):
     """A batch of at least one request, all bound to `signature`."""

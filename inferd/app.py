@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
@@ -24,7 +25,7 @@ from inferd.auth.judge import Judge
 from inferd.banner import print_ready
 from inferd.cgroup import memory_limit
 from inferd.config import Settings
-from inferd.device import open_devices
+from inferd.device import CudaDevice, open_devices
 from inferd.errors import StartError
 from inferd.health import RESERVED_NAMES, HealthBoard, Status
 from inferd.http.health import ModelState
@@ -140,6 +141,9 @@ class App:
             # A second signal changes nothing: the drain is under way and has its own limit.
             loop.add_signal_handler(number, self._stop.set)
         self.board.add_liveness_probe(self._dead_runner)
+        self.board.add_liveness_probe(self.devices.context_lost)
+        for gpu in self.devices.gpus:
+            gpu.on_lost = partial(self._tell_loop, loop, gpu)
         # Before anybody can ask: a model that is still to be loaded is not an unknown one.
         self.lifecycle.plan()
         listeners = await self._listen()
@@ -245,8 +249,9 @@ class App:
         # What lives as long as the server is not looked through again by each garbage collection.
         gc.collect()
         gc.freeze()
-        self.service.set_ready(True)
-        self.board.set_ready(True)
+        is_whole = not any(gpu.lost_reason for gpu in self.devices.gpus)
+        self.service.set_ready(is_whole)
+        self.board.set_ready(is_whole)
         ports = {"gRPC": listeners.grpc.port}
         if listeners.health is not None:
             ports["health"] = listeners.health.port
@@ -270,7 +275,8 @@ class App:
         self._forget()
         if model.state is State.FAILED:
             log.error(
-                "model failed to load", extra={"model": model.name, "version": model.version, "reason": model.reason}
+                "model failed to load" if model.loaded is None else "model answers no more",
+                extra={"model": model.name, "version": model.version, "reason": model.reason},
             )
         if model.name in RESERVED_NAMES:
             return  # refused for its very name
@@ -286,6 +292,18 @@ class App:
         else:
             any_ready = any(one.state is State.READY for one in versions)
             self.board.set(model.name, Status.SERVING if any_ready else Status.NOT_SERVING)
+
+    def _tell_loop(self, loop: asyncio.AbstractEventLoop, gpu: CudaDevice, reason: str) -> None:
+        loop.call_soon_threadsafe(self._gpu_lost, gpu, reason)
+
+    def _gpu_lost(self, gpu: CudaDevice, reason: str) -> None:
+        """A GPU has failed for good: whoever balances shall go elsewhere at once."""
+        log.error("a GPU has failed, this server is not ready any more", extra={"reason": reason})
+        self.service.set_ready(False)
+        self.board.set_ready(False)
+        for model in self.models.all():
+            if model.state is State.READY and model.loaded is not None and model.loaded.runs_on(gpu):
+                model.lose(reason)
 
     def _dead_runner(self) -> str | None:
         """Why a model will never answer anything again; None if all may."""

@@ -11,7 +11,16 @@ from inferd._native.queue import BatchQueue
 from inferd._native.reply import answer
 from inferd._native.stats import ModelStats
 from inferd._native.wire import Request
-from inferd.errors import InferdError, InputRefused, Internal, RegionShrank, RunFailed, RunStopped
+from inferd.errors import (
+    DeviceLost,
+    InferdError,
+    InputRefused,
+    Internal,
+    OutOfDeviceMemory,
+    RegionShrank,
+    RunFailed,
+    RunStopped,
+)
 from inferd.pace import Pace, Shortness
 from inferd.session import Slot
 
@@ -77,6 +86,14 @@ class Instance:
         if len(batch.members) == 1:
             self._refuse(batch.members[0], failure)
             return
+        if isinstance(failure, OutOfDeviceMemory):
+            for half in batch.halve():  # and theirs, until they fit or are single
+                self.run(half)
+            return
+        if isinstance(failure, DeviceLost):
+            for request in batch.members:  # nothing will run there any more
+                self._refuse(request, failure)
+            return
         # One bad row must hurt only itself: each member gets a run of its own, once.
         for single in batch.split():
             failure = self._attempt(single)
@@ -125,6 +142,8 @@ class Instance:
                 f"model '{self._model}' refused a value of this request, such as an index out of range; "
                 "check the inputs"
             )
+        elif isinstance(failure, DeviceLost):
+            request.error = DeviceLost(f"the GPU that model '{self._model}' ran on has failed; try another replica")
         elif isinstance(failure, InferdError):
             request.error = RunFailed(f"model '{self._model}' failed on this request; the server's log has the reason")
         else:

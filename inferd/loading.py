@@ -50,6 +50,10 @@ class Loaded:
         """The one whose tensors speak for all."""
         return self.sessions[0]
 
+    def runs_on(self, device: Device) -> bool:
+        """Whether a slot of it is there."""
+        return any(session.device is device for session in self.sessions)
+
     @property
     def runs_inline(self) -> bool:
         """Whether the loop may run short batches of it."""

@@ -16,7 +16,7 @@ from inferd._native.queue import BatchQueue
 from inferd._native.stats import ModelStats
 from inferd._native.wire import Request
 from inferd.config import Settings
-from inferd.errors import DeadlineExceeded, Internal, ModelFailed, NotReady, UnknownModel
+from inferd.errors import DeadlineExceeded, DeviceLost, Internal, ModelFailed, NotReady, UnknownModel
 from inferd.inline import InlineRunner, InlineRuns
 from inferd.instance import Instance, Paces
 from inferd.loading import Loaded
@@ -47,6 +47,7 @@ class Event(Enum):
 
     LOADED = "LOADED"
     BROKEN = "BROKEN"
+    LOST = "LOST"
     RETIRED = "RETIRED"
     EMPTIED = "EMPTIED"
 
@@ -56,6 +57,7 @@ NEXT: Mapping[tuple[State, Event], State] = MappingProxyType(
         (State.LOADING, Event.LOADED): State.READY,
         (State.LOADING, Event.BROKEN): State.FAILED,
         (State.LOADING, Event.RETIRED): State.GONE,
+        (State.READY, Event.LOST): State.FAILED,
         (State.READY, Event.RETIRED): State.DRAINING,
         (State.DRAINING, Event.EMPTIED): State.GONE,
         (State.FAILED, Event.RETIRED): State.GONE,
@@ -135,6 +137,14 @@ class Model:
         self.reason = reason
         self.advance(Event.BROKEN)
 
+    def lose(self, reason: str) -> None:
+        """The device has failed under it: it accepts nothing more, and what is queued fails as it is run."""
+        self.reason = reason
+        if self.queue is not None:
+            self.queue.close()
+            self.doorbell.ring()
+        self.advance(Event.LOST)
+
     def serve(
         self,
         loaded: Loaded,
@@ -182,8 +192,11 @@ class Model:
     def answering(self) -> Loaded:
         """What was loaded, if the model can answer now.
 
-        Raises ModelFailed for one that did not load, NotReady for one that is loading or draining.
+        Raises ModelFailed for one that did not load, DeviceLost for one whose GPU has failed, NotReady for one that
+        is loading or draining.
         """
+        if self.state is State.FAILED and self.loaded is not None:
+            raise DeviceLost(f"the GPU that model '{self.name}' ran on has failed; try another replica")
         if self.state is State.FAILED:
             raise ModelFailed(
                 f"model '{self.name}' version {self.version} did not load; the server's log has the reason"

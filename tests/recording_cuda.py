@@ -129,6 +129,8 @@ class Pool:
             self.cuda.check_current()
         with self.cuda.lock:
             size = -(-nbytes // 512) * 512
+            if self.cuda.taken(self.what) + size > self.cuda.room:
+                self.free = 0  # CuPy's pool too gives back what it keeps before it gives up
             if (self.limit and self.used + size > self.limit) or self.cuda.taken(self.what) + size > self.cuda.room:
                 raise OutOfMemoryError(f"Out of memory allocating {nbytes} bytes")
             self.used += size

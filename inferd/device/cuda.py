@@ -179,7 +179,7 @@ class CudaDevice:
         self._cuda = cuda
         self.number = self.ort_id = device_id
         self._gate = Gate()
-        self._on_lost = on_lost
+        self.on_lost = on_lost
         self.lost_reason: str | None = None
         """Why models on it answer no more."""
         self.context_lost = False
@@ -204,8 +204,8 @@ class CudaDevice:
         if self.lost_reason is None:
             self.lost_reason = reason
             self.context_lost = not self._still_answers()
-            if self._on_lost is not None:
-                self._on_lost(reason)
+            if self.on_lost is not None:
+                self.on_lost(reason)
         return DeviceLost(reason)
 
     def _still_answers(self) -> bool:

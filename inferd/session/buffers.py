@@ -31,3 +31,11 @@ class Buffers:
                 if old is not NONE:
                     self._lane.free(old)  # first, so that a device that is nearly full has room for its successor
                 buffers[index] = self._lane.allocate(1 << max(nbytes - 1, 63).bit_length())
+
+    def release(self) -> None:
+        """Free all of them; nothing may be bound to them."""
+        for buffers in (self.inputs, self.outputs):
+            for index, buffer in enumerate(buffers):
+                buffers[index] = NONE
+                if buffer is not NONE:
+                    self._lane.free(buffer)

@@ -6,12 +6,13 @@ import ctypes
 import threading
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TypeAlias
 
 from inferd._native.batch import Batch
 from inferd._native.gather import gather
 from inferd._native.reply import OutputView
-from inferd.errors import RegionShrank, RunStopped
+from inferd.errors import OutOfDeviceMemory, RegionShrank, RunStopped
 from inferd.session.bindings import Plan, allocated_views, bind, known_output_shapes
 from inferd.session.buffers import Buffers
 from inferd.session.failures import WRONG_OUTPUT_SHAPE, run_failure
@@ -68,6 +69,8 @@ class Slot:
         except Exception as failure:
             self._lane.settle()  # or the next batch would be gathered while this one's bytes are still read
             lost = self._session.device.failure_of(failure)
+            if isinstance(lost, OutOfDeviceMemory):
+                self._release()
             if lost is None and self._is_stopped:
                 raise RunStopped("nobody waited for the run any more") from failure
             raise lost or run_failure(failure) from failure
@@ -97,6 +100,12 @@ class Slot:
     def has_prepared(self, batch: Batch) -> bool:
         """Whether a run of this shape finds memory and binding ready; strings need neither."""
         return self._session.has_strings or self._key(batch, self._run_rows(batch)) in self._plans
+
+    def _release(self) -> None:
+        """Leave the room to what is tried next."""
+        self._plans.clear()
+        with suppress(Exception), self._lane.turn():
+            self._buffers.release()
 
     def close(self) -> None:
         """Give its memory back; nothing runs in it any more."""
