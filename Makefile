@@ -164,7 +164,7 @@ system:
 # Rivals and instruments: h2load, nghttpd, valgrind, nginx, gRPC for C++, what is in Go, Triton with perf_analyzer, a browser,
 # Prometheus with promtool, and Alertmanager's amtool. Tests that lack one are skipped and say so.
 # Some are services too, which Debian would start, on inferd's own ports for one: INSTALL says that nothing is to start.
-tools: $(TOOLS)/.built $(TOOLS)/triton/.installed ## install what tests and benches compare and measure with
+tools: $(TOOLS)/.built $(TOOLS)/triton/.installed $(TOOLS)/crds/.taken ## install what tests and benches compare and measure with
 	@missing=""; \
 	command -v h2load >/dev/null || missing="$$missing nghttp2-client"; \
 	command -v nghttpd >/dev/null || missing="$$missing nghttp2-server"; \
@@ -194,6 +194,12 @@ $(TOOLS)/triton/.installed: tests/triton/requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --no-deps --no-compile --require-hashes --only-binary=:all: \
 	  --target $(TOOLS)/triton --requirement $<
 	@mkdir -p $(TOOLS)/triton && touch $@
+
+# What Istio, the Gateway API, KEDA, cert-manager, KServe and others say that their kinds are. Without it, say because a
+# module is not to be had, the tests that need it are skipped; nothing else has to wait for that.
+$(TOOLS)/crds/.taken: tests/deploy/crds.py | $(TOOLS)/.built
+	rm -rf $(TOOLS)/crds
+	$(BIN)/python $< $(TOOLS)/crds.part && mv $(TOOLS)/crds.part $(TOOLS)/crds && touch $@ || echo "no definitions of custom kinds"
 
 define INSTALL
 [ -z "$$missing" ] && exit 0; \

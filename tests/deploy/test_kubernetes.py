@@ -79,8 +79,8 @@ def test_the_written_manifests_are_what_they_are_made_of() -> None:
 
 def arguments(objects: tuple[Manifest, ...], folder: Path) -> list[str]:
     """What inferd is started with there, its files in the folder."""
-    [(_, pod)] = pods(objects)
-    [config] = [one for one in of_kind(objects, "ConfigMap") if "config.yaml" in one["data"]]
+    [(_, pod), *_] = pods(objects)
+    [config, *_] = [one for one in of_kind(objects, "ConfigMap") if "config.yaml" in one["data"]]
     (folder / "config.yaml").write_text(config["data"]["config.yaml"])
     [container] = pod["containers"]
     return [one.replace("/etc/inferd/", f"{folder}/") for one in container["args"]]
@@ -92,7 +92,7 @@ def test_inferd_takes_its_settings(way: str, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     shown = {words[0]: words[1] for line in done.stdout.splitlines() if (words := line.split())}
-    [(_, pod)] = pods(rendered(way))
+    [(_, pod), *_] = pods(rendered(way))
     ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
     assert ports["grpc-infer"] == int(shown["grpc.port"])
     assert ports["http-status"] == int(shown["http.port"])
@@ -104,7 +104,7 @@ def test_inferd_takes_its_settings(way: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_probes_ask_for_what_inferd_answers_in_clear(way: str) -> None:
     board = HealthBoard()
-    [(_, pod)] = pods(rendered(way))
+    [(_, pod), *_] = pods(rendered(way))
     [container] = pod["containers"]
     in_clear = 8003 if any("--tls-certificate" in one for one in container["args"]) else 8001
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
@@ -151,11 +151,40 @@ def test_the_mesh_lets_everybody_infer_and_nobody_else_change_the_server() -> No
     }
 
 
+def test_the_route_of_the_gateway_has_what_everybody_may_call_and_nothing_else() -> None:
+    [route] = of_kind(rendered("overlays/gateway-api"), "GRPCRoute")
+    methods = [match["method"] for rule in route["spec"]["rules"] for match in rule["matches"]]
+    open_ = {one.get("method") for one in methods if one["service"] == "inference.GRPCInferenceService"}
+    assert open_ == {name for name in RPCS if not FOR_OPERATORS.search(name)}
+    assert {one["service"] for one in methods} == {"inference.GRPCInferenceService", "grpc.health.v1.Health"}
+
+
+@pytest.mark.parametrize("way", ["overlays/istio-canary", "overlays/istio-mirror"])
+def test_a_canary_is_behind_the_same_service_and_counted_by_nobody_else(way: str) -> None:
+    deployments = {one["metadata"]["name"]: one["spec"] for one in of_kind(rendered(way), "Deployment")}
+    labels = {name: spec["template"]["metadata"]["labels"] for name, spec in deployments.items()}
+    [rule] = of_kind(rendered(way), "DestinationRule")
+    subsets = {one["name"]: one["labels"] for one in rule["spec"]["subsets"]}
+    assert labels.keys() == {"inferd", "inferd-canary"}
+    for spec in deployments.values():
+        chosen = spec["selector"]["matchLabels"].items()
+        assert [name for name, own in labels.items() if chosen <= own.items()] == [
+            name for name, one in deployments.items() if one is spec
+        ]
+    for service in of_kind(rendered(way), "Service"):
+        assert all(service["spec"]["selector"].items() <= own.items() for own in labels.values())
+    [routes] = of_kind(rendered(way), "VirtualService")
+    used = {to["destination"]["subset"] for one in routes["spec"]["http"] for to in one["route"]}
+    assert used == subsets.keys()
+    for chosen in subsets.values():
+        assert sum(chosen.items() <= own.items() for own in labels.values()) == 1
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_the_network_lets_in_what_is_listened_on(way: str) -> None:
     [policy] = [one for one in of_kind(rendered(way), "NetworkPolicy") if one["metadata"]["name"] == "inferd"]
     let_in = {port["port"] for one in policy["spec"]["ingress"] for port in one["ports"]}
-    [(_, pod)] = pods(rendered(way))
+    [(_, pod), *_] = pods(rendered(way))
     listened = {port["containerPort"] for one in containers(pod) for port in one.get("ports", [])}
     assert let_in <= listened
     assert 8001 in let_in
@@ -167,7 +196,7 @@ def test_the_network_lets_in_what_is_listened_on(way: str) -> None:
 def test_the_runtime_for_kserve_starts_inferd_as_it_is_started_everywhere(tmp_path: Path) -> None:
     runtime = yaml.safe_load((DEPLOY / "kserve" / "runtime.yaml").read_text())
     [container] = runtime["spec"]["containers"]
-    [(_, pod)] = pods(rendered(""))
+    [(_, pod), *_] = pods(rendered(""))
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["grpc"] == pod["containers"][0][probe]["grpc"]
     args = [one.replace("/mnt/models", str(tmp_path)) for one in container["args"]]
