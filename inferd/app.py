@@ -307,8 +307,15 @@ class App:
 
     def _dead_runner(self) -> str | None:
         """Why a model will never answer anything again; None if all may."""
-        reasons = (runner.death_reason() for model in self.models.all() for runner in model.runners)
-        return next((reason for reason in reasons if reason is not None), None)
+        now_ns, limit_ns = time.monotonic_ns(), self.settings.inference.hang_ms * 1_000_000
+        for model in self.models.all():
+            for runner in model.runners:
+                reason = runner.death_reason()
+                if reason is None and limit_ns:
+                    reason = runner.hang_reason(now_ns, limit_ns)
+                if reason is not None:
+                    return reason
+        return None
 
     def _model_states(self) -> Iterable[ModelState]:
         return [ModelState(one.name, str(one.version), one.state.name, one.reason) for one in self.models.all()]

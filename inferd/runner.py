@@ -28,6 +28,7 @@ class Runner:
         self._queue, self._bell, self._instance, self._deliver = queue, bell, instance, deliver
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._death: str | None = None
+        self._run_since_ns = 0  # 0 = nothing runs
 
     def start(self) -> None:
         """Start the thread."""
@@ -48,6 +49,13 @@ class Runner:
         ):
             return f"runner {self._thread.name} has ended"
         return self._death
+
+    def hang_reason(self, now_ns: int, limit_ns: int) -> str | None:
+        """Why this runner may never come back from what it runs: it has taken longer than that. None else."""
+        since_ns = self._run_since_ns
+        if since_ns and now_ns - since_ns > limit_ns:
+            return f"runner {self._thread.name} has been in one run for {(now_ns - since_ns) // 1_000_000_000} s"
+        return None
 
     def _serve(self) -> None:
         try:
@@ -73,8 +81,10 @@ class Runner:
             return True
         if self._queue.requests:
             self._bell.ring()  # another runner of this queue may be asleep
+        self._run_since_ns = now_ns
         try:
             self._instance.run(batch)
         finally:
+            self._run_since_ns = 0
             self._deliver(batch.members)
         return True

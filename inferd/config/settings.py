@@ -228,6 +228,13 @@ class Inference(Section):
         le=24 * HOUR_MS,
         description="Deadline for requests that bring none; 0 gives them none.",
     )
+    hang_ms: int = Field(
+        default=60 * SECOND_MS,
+        ge=0,
+        le=24 * HOUR_MS,
+        description="A run that has taken so long counts as hung: liveness fails until it ends, so that whoever "
+        "watches may restart the process; 0 lets runs take for ever.",
+    )
     refuse_hopeless: bool = Field(
         default=True,
         description="Refuse requests at once that cannot be answered by their deadline, as fast as the model's last "

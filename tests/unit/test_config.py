@@ -87,6 +87,7 @@ OTHER = {
     "batching.inline_us": 0,
     "batching.learn": False,
     "inference.timeout_ms": 1000,
+    "inference.hang_ms": 12,
     "inference.refuse_hopeless": False,
     "admission.max_requests": 7,
     "admission.max_bytes": 8,

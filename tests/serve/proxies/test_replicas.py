@@ -114,6 +114,27 @@ def test_a_replica_that_is_restarted_costs_no_call(
         assert front.count("upstream_rq_retry") == 0
 
 
+@pytest.mark.parametrize("kind", ["envoy"], indirect=True)
+@pytest.mark.parametrize("restarts", [3, pytest.param(50, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+def test_restarts_one_after_another_cost_no_call(
+    scale: Path, server: Callable[..., Server], origin: Server, kind: str, fronting: Callable[..., Front], restarts: int
+) -> None:
+    flags = ("--drain-lame-duck-ms=500",)
+    replica = server(scale, *flags)
+    front = fronting([replica.grpc_port, origin.grpc_port], QUICK[kind])
+    with trickling(front) as trickle:
+        for _ in range(restarts):
+            # Only one that serves is restarted, as in a rollout.
+            wait_for(replica, "scale", lambda now: now.codes.get("OK", 0) > 10, LIMIT_S)
+            replica.terminate()
+            replica.terminate()
+            assert replica.wait() == 0
+            replica = server(scale, *flags, grpc_port=replica.grpc_port)
+        wait_for(replica, "scale", lambda now: now.codes.get("OK", 0) > 10, LIMIT_S)
+    assert trickle.failures == []
+    assert trickle.wrong == 0
+
+
 def test_a_replica_that_stops_unannounced_costs_no_call(
     scale: Path, server: Callable[..., Server], origin: Server, kind: str, fronting: Callable[..., Front],
     transport: str,
