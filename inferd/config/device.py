@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from inferd.config.kinds import FilePath, Section
+from inferd.config.kinds import Section
 
 
 class DeviceSettings(Section):
@@ -22,8 +22,4 @@ class DeviceSettings(Section):
         ge=0,
         description="Most memory of a GPU that the batches of one model version may take there, beside what ONNX "
         "Runtime uses (gpu_mem_limit in config.pbtxt); 0 sets no bound.",
-    )
-    tensorrt_cache: FilePath | None = Field(
-        default=None,
-        description="Folder where TensorRT keeps the engines that it builds; not set builds them at each load.",
     )

@@ -98,7 +98,6 @@ OTHER = {
     "shared_memory.max_regions": 5,
     "device.kind": "cpu",
     "device.slot_memory_bytes": 1 << 30,
-    "device.tensorrt_cache": "/var/cache/engines",
     "threads.cpus": 1.5,
     "warmup.budget_ms": 1,
     "drain.lame_duck_ms": 2,

@@ -18,6 +18,7 @@ from inferd.device import Buffer, CpuDevice, Device
 from inferd.device.cuda import DEVICE_TO_HOST, HOST_TO_DEVICE, CudaLane
 from inferd.errors import DeviceLost, OutOfDeviceMemory, RunFailed
 from inferd.session import Session, SessionOptions, Slot
+from inferd.session.bindings import RECORDING_RUNS
 
 
 class TestCpu(DeviceContract):
@@ -58,6 +59,31 @@ class TestCudaOverARecording(DeviceContract):
             assert device.cuda.taken("device") > 0
             session.close()
             assert device.cuda.taken("device") == device.cuda.taken("pinned") == 0
+
+
+def test_each_prepared_size_of_each_slot_is_recorded_once_with_the_device_to_itself(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx_models.mlp(), path)
+    device = RecordingDevice()
+    captures: list[int] = []
+    real = device._gate.capture
+
+    @contextmanager
+    def capture() -> Iterator[None]:
+        with real():
+            captures.append(device._gate._runs)
+            yield
+
+    device._gate.capture = capture  # type: ignore[method-assign]
+    with closing(Session(path, SessionOptions(cuda={"enable_cuda_graph": "1"}), device)) as session:
+        signature = signature_of(session, "m", "1", batched=True, max_rows=8)
+        for slot in (Slot(session), Slot(session)):
+            answers(session, slot, signature, 8, 0)  # the largest first, so that no buffer is replaced later
+            for rows in (1, 2, 3, 4, 5, 6, 7, 8) * 3:
+                answers(session, slot, signature, rows, 0)
+    # Sizes 1, 2, 4 and 8 in each of two slots.
+    assert captures == [0] * (RECORDING_RUNS * 4 * 2)
+    assert device.cuda.faults == []
 
 
 # --- each mistake is noticed ---------------------------------------------------------------------------------
