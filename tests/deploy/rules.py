@@ -198,8 +198,10 @@ def connections_are_kept(objects: Objects) -> Iterator[str]:
 def ejection_can_happen(objects: Objects) -> Iterator[str]:
     for one in of_kind(objects, "DestinationRule"):
         outliers = one["spec"].get("trafficPolicy", {}).get("outlierDetection", {})
-        if "consecutiveGatewayErrors" in outliers and "consecutive5xxErrors" in outliers:
+        if outliers.get("consecutiveGatewayErrors", 0) and outliers.get("consecutive5xxErrors", 5):
             yield f"of the two counts of DestinationRule {one['metadata']['name']} one has no effect"
+        if outliers and (outliers.get("consecutiveGatewayErrors", 0) or outliers.get("consecutive5xxErrors", 5)):
+            yield f"to DestinationRule {one['metadata']['name']} a deadline that was too short is a replica that is ill"
         if outliers.get("minHealthPercent"):
             yield f"DestinationRule {one['metadata']['name']} ejects nobody where there are few"
 
