@@ -54,6 +54,7 @@ def queries() -> Iterator[tuple[str, str]]:
     for rule in rules():
         yield rule.get("alert") or rule["record"], rule["expr"]
     yield from scaling()
+    yield from told()
     for where, panel in panels():
         for target in panel.get("targets", ()):
             yield f"{where} {target['refId']}", target["expr"]
@@ -73,6 +74,14 @@ def scaling() -> Iterator[tuple[str, str]]:
             for document in yaml.safe_load_all(path.read_text()):
                 for index, query in enumerate(named(document)):
                     yield f"{folder} {path.parent.name} {path.stem} {index}", query
+
+
+def told() -> Iterator[tuple[str, str]]:
+    """Those that the docs give, one to a line."""
+    for path in sorted((MONITORING.parents[1] / "docs").rglob("*.md")):
+        lines = "\n".join(re.findall(r"```promql\n(.*?)```", path.read_text(), re.DOTALL)).splitlines()
+        for index, line in enumerate(line for line in lines if line and not line.startswith("#")):
+            yield f"{path.stem} {index}", line
 
 
 def named(node: Any) -> Iterator[str]:
