@@ -48,6 +48,7 @@ from inferd.rpc.transport import Transport, open_transport
 from inferd.samples import histogram_of, sample_of
 from inferd.session import RUNTIME_VERSION, runtime_build
 from inferd.telemetry import access, logs
+from inferd.telemetry.gpus import GpuCollector, open_gpu_collector
 from inferd.telemetry.loop_lag import LoopLag
 from inferd.telemetry.metrics import serving_registry
 from inferd.telemetry.sample import BuildInfo, ModelSample, ServerSample
@@ -131,6 +132,7 @@ class App:
         self._transport: Transport | None = None
         self._inline: InlineRuns | None = None
         self._loop_lag = LoopLag()
+        self._gpu_metrics: GpuCollector | None = None
 
     async def run(self) -> int:
         """Start, serve, drain, stop."""
@@ -165,6 +167,8 @@ class App:
             await liveness
             guarding.cancel()
             self._loop_lag.stop()
+            if self._gpu_metrics is not None:
+                self._gpu_metrics.stop()
             for writer in (self._tracing, self._access):
                 if writer is not None:
                     await asyncio.to_thread(writer.stop, TELLING_END_S)
@@ -215,6 +219,10 @@ class App:
         if settings.metrics.enabled and settings.metrics.port:
             as_triton = settings.metrics.dialect == "triton"
             registry = serving_registry(self._samples, self._server_sample, self._build, as_triton=as_triton)
+            if self.devices.gpus and (gpus := open_gpu_collector(as_triton=as_triton)) is not None:
+                registry.register(gpus)
+                gpus.start()
+                self._gpu_metrics = gpus
             app = metrics_app(registry, self.judge)
             tls = self._tls(settings.tls.metrics)
             listeners.http.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from inferd.telemetry.gpus import OF_GPUS
 from inferd.telemetry.series import FAILED, OF_MODELS, OF_SERVER, REJECTED, Series
 
 _HEAD: Final = """\
@@ -17,6 +18,17 @@ This page is written by `make docs` from the code; change it there. How to read 
 histogram has the series `_bucket`, `_sum` and `_count`. Counts begin when a model version is loaded and go on when it
 is loaded again in its place. Label values are names of the repository and the words on this page, never what callers
 choose.
+"""
+
+_GPUS: Final = """\
+
+## GPUs
+
+Where models run on GPUs and nvidia-ml-py is installed, of every GPU that the driver sees. `gpu` is its UUID. Where
+Triton's names are asked for they are there too, with the label `gpu_uuid`.
+
+| name | kind | Triton's name | what |
+|---|---|---|---|
 """
 
 _TAIL: Final = """\
@@ -45,6 +57,14 @@ def page() -> str:
     lines = [_HEAD, "## Models\n", *_table(OF_MODELS), "\n## The server\n", *_table(OF_SERVER)]
     build = "`version`, `python`, `onnxruntime`"
     lines.append(f"| `inferd_build_info` | info | {build} | The versions that answer here. |\n")
+    lines.append(
+        _GPUS
+        + "\n".join(
+            f"| `{one.name}` | {'counter' if one.is_counter else 'gauge'} | `{one.triton}` | {one.text} |"
+            for one in OF_GPUS
+        )
+        + "\n"
+    )
     told = {"rejected": ", ".join(dict.fromkeys(REJECTED.values())), "failed": ", ".join(FAILED.values())}
     return "\n".join([*lines, _TAIL.format(**told)])
 

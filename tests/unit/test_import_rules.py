@@ -30,6 +30,7 @@ LAYERS = (
 ONLY_IMPORTERS = {
     "onnxruntime": {"session"},
     "cupy": {"device"},
+    "pynvml": {"telemetry"},
     "uvloop": {"app"},
     "starlette": {"http"},
     "uvicorn": {"http"},
