@@ -20,7 +20,7 @@ FUZZ_TARGETS ?= receive codec client
 # Some tools call others by name: cython-lint its checkers, the tests grpcurl.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help serve test test-unit test-serve test-interop test-again test-asan test-long fuzz bench bench-check lint format docs screens debug release clean system tools locks sbom test-image
+.PHONY: help serve test test-unit test-serve test-interop test-again test-asan test-long fuzz bench bench-check lint format docs screens debug release clean system tools locks sbom test-image test-cluster
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,10 @@ test-image: $(VENV)/.dev ## build the CPU image with buildah on a base of our ow
 	$(INSTALL)
 	$(BIN)/python -m pytest -m long tests/deploy/test_image_build.py
 
+test-cluster: $(VENV)/.dev tools $(TOOLS)/kube-apiserver ## the manifests in a real API server of Kubernetes; minutes to build it
+	@missing=""; command -v etcd >/dev/null || missing="etcd-server"; $(INSTALL)
+	$(BIN)/python -m pytest -m long tests/deploy/cluster
+
 clean: ## remove everything that the other targets made
 	rm -rf build $(VENV) inferd/_native/*.so inferd/proto/*_pb2* *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
@@ -200,6 +204,11 @@ $(TOOLS)/triton/.installed: tests/triton/requirements.txt | $(VENV)/bin/python
 $(TOOLS)/crds/.taken: tests/deploy/crds.py | $(TOOLS)/.built
 	rm -rf $(TOOLS)/crds
 	$(BIN)/python $< $(TOOLS)/crds.part && mv $(TOOLS)/crds.part $(TOOLS)/crds && touch $@ || echo "no definitions of custom kinds"
+
+# 2,000 packages, so it takes minutes and is no part of `tools`. The version tells the server which API it is to serve.
+$(TOOLS)/kube-apiserver: tests/deploy/cluster/go.mod tests/deploy/cluster/go.sum | $(TOOLS)/.built
+	cd tests/deploy/cluster && CGO_ENABLED=0 go build -o $(CURDIR)/$@ -ldflags "-s -w \
+	  -X k8s.io/component-base/version.gitVersion=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes)" k8s.io/kubernetes/cmd/kube-apiserver
 
 define INSTALL
 [ -z "$$missing" ] && exit 0; \

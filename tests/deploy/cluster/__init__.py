@@ -1,0 +1,1 @@
+"""A real API server of Kubernetes on etcd, without controllers, schedulers and nodes."""
