@@ -94,6 +94,8 @@ class Device(Protocol):
 
     ort_name: str
     ort_id: int
+    gpu_number: int | None
+    """CUDA's number of a GPU; None for what is none."""
     runs_inline: bool
     """Whether the loop may run a short batch itself: never where a run waits for a device."""
     pads: bool

@@ -73,6 +73,7 @@ class CpuDevice:
 
     ort_name = "cpu"
     ort_id = 0
+    gpu_number: int | None = None
     runs_inline = True
     asynchronous = False
 

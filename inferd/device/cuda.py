@@ -177,7 +177,8 @@ class CudaDevice:
     def __init__(self, cuda: Any, device_id: int = 0, on_lost: Callable[[str], None] | None = None) -> None:
         """`on_lost` hears, on whatever thread finds it, of an error after which nothing runs there any more."""
         self._cuda = cuda
-        self.number = self.ort_id = device_id
+        self.ort_id = self.number = device_id
+        self.gpu_number: int | None = device_id
         self._gate = Gate()
         self.on_lost = on_lost
         self.lost_reason: str | None = None

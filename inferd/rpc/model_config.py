@@ -35,7 +35,12 @@ def describe(loaded: Loaded) -> Any:
     if batched and not config.HasField("dynamic_batching"):
         config.dynamic_batching.SetInParent()
     if not config.instance_group:
-        config.instance_group.add(name=loaded.decl.name, count=len(loaded.slots), kind=pb.ModelInstanceGroup.KIND_CPU)
+        for session in loaded.sessions:
+            count = sum(slot.session is session for slot in loaded.slots)
+            number = session.device.gpu_number
+            kind = pb.ModelInstanceGroup.KIND_CPU if number is None else pb.ModelInstanceGroup.KIND_GPU
+            gpus = () if number is None else (number,)
+            config.instance_group.add(name=loaded.decl.name, count=count, kind=kind, gpus=gpus)
     return config
 
 

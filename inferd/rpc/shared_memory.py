@@ -59,13 +59,13 @@ class SharedMemoryMethods:
         """There is none."""
         self._offered(request)
         if request.name:
-            raise UnknownRegion("no memory of a GPU is registered here: this server runs on the CPU")
+            raise UnknownRegion("no memory of a GPU is registered here: this server cannot open any")
         return pb.CudaSharedMemoryStatusResponse()
 
     async def CudaSharedMemoryRegister(self, request: Any, context: Context) -> Any:
-        """No GPU, no memory of it."""
+        """Not offered, with or without a GPU."""
         self._offered(request)
-        raise NotOffered("this server runs on the CPU and cannot open memory of a GPU; register system shared memory")
+        raise NotOffered("this server cannot open memory of a GPU; register system shared memory")
 
     async def CudaSharedMemoryUnregister(self, request: Any, context: Context) -> Any:
         """Nothing to forget."""

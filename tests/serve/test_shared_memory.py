@@ -184,7 +184,7 @@ def test_what_cannot_be_registered_is_refused_without_its_key(
 def test_memory_of_a_gpu_is_refused_and_forgetting_it_is_not(client: triton.InferenceServerClient) -> None:
     client.unregister_cuda_shared_memory()
     assert not client.get_cuda_shared_memory_status().regions
-    with refusal("UNIMPLEMENTED", "runs on the CPU"):
+    with refusal("UNIMPLEMENTED", "cannot open memory of a GPU"):
         client.register_cuda_shared_memory("gpu", b"AAAA", 0, 64)
 
 

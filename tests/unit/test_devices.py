@@ -14,7 +14,9 @@ from inferd.config import Settings
 from inferd.device import Devices, RuntimeBuild, open_devices
 from inferd.errors import ModelFailed, StartError
 from inferd.loading import Loaded, load
+from inferd.proto.model_config_pb2 import ModelInstanceGroup
 from inferd.repository import Reader
+from inferd.rpc.model_config import describe
 
 FOR_12 = RuntimeBuild("1.26.0", ("CUDAExecutionProvider", "CPUExecutionProvider"), "12.8")
 FOR_CPU = RuntimeBuild("1.32.0", ("CPUExecutionProvider",), "")
@@ -110,3 +112,13 @@ def test_instance_groups_say_where_and_a_gpu_has_two_slots(tmp_path: Path, confi
 def test_a_gpu_that_is_not_there_fails_the_model(tmp_path: Path) -> None:
     with pytest.raises(ModelFailed, match="instance_group names GPU 3; there are 0, 1"):
         placed(tmp_path, "instance_group { kind: KIND_GPU gpus: [ 3 ] }")
+
+
+def test_the_completed_config_names_the_gpus(tmp_path: Path) -> None:
+    made = placed(tmp_path, "")
+    config = describe(made)
+    assert [(group.kind, group.count, list(group.gpus)) for group in config.instance_group] == [
+        (ModelInstanceGroup.KIND_GPU, 2, [0]),
+        (ModelInstanceGroup.KIND_GPU, 2, [1]),
+    ]
+    made.close()
