@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "abuse": ("bench.abuse.command", "abuse"),
         "plan": ("bench.plan", "plan"),
         "swap": ("bench.swap", "swap"),
+        "overload": ("bench.overload", "overload"),
         "metrics": ("bench.telemetry", "metrics"),
     }
 )
