@@ -3,7 +3,7 @@
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from inferd._native.signature cimport Signature
+from inferd._native.signature cimport Signature, near_input
 from inferd._native.span cimport span_equals, span_length
 from inferd._native.wire cimport Request, Tensor, shown
 
@@ -63,7 +63,9 @@ cdef int refuse_count(Signature s, Request r) except -1:
         )
     for k in range(r.tensor_count):
         if sent[k] not in known:
-            raise InvalidRequest(f"model '{s.model}' has no input {shown(r.tensors[k].name)}")
+            raise InvalidRequest(
+                f"model '{s.model}' has no input {shown(r.tensors[k].name)}{near_input(s, r.tensors[k].name)}"
+            )
         if sent[k] in sent[:k]:
             raise InvalidRequest(f"input {shown(r.tensors[k].name)} appears more than once")
     raise InvalidRequest(f"model '{s.model}' takes {s.input_count} inputs but the request has {r.tensor_count}")

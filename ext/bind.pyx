@@ -16,7 +16,7 @@ from inferd._native.datatype cimport BYTES, NO_DATATYPE, element_size
 from inferd._native.datatype import name_of
 from inferd._native.region cimport Regions, read_place
 from inferd._native.reshape cimport reshape_inputs
-from inferd._native.signature cimport Signature, TensorSpec
+from inferd._native.signature cimport Signature, TensorSpec, near_input
 from inferd._native.span cimport Span, WIRE_OK, is_utf8, span_equals, span_length
 from inferd._native.wire cimport (
     BAD_FINAL_RESPONSE, BAD_PRIORITY, BAD_SEQUENCE_END, BAD_SEQUENCE_ID, BAD_SEQUENCE_START, BAD_TIMEOUT, BOUND,
@@ -196,7 +196,7 @@ cdef int refuse_unknown(Signature s, Request r, int k) except -1:
                 if span_equals(r.tensors[placed].name, s.inputs[i].name, s.inputs[i].name_length):
                     raise InvalidRequest(f"input {shown(r.tensors[k].name)} appears more than once")
             return 0
-    raise InvalidRequest(f"model '{s.model}' has no input {shown(r.tensors[k].name)}")
+    raise InvalidRequest(f"model '{s.model}' has no input {shown(r.tensors[k].name)}{near_input(s, r.tensors[k].name)}")
 
 
 cdef str input_name(Signature s, int i):

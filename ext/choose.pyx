@@ -6,7 +6,7 @@ from libc.string cimport memset
 
 from inferd._native.datatype cimport BYTES
 from inferd._native.region cimport Regions
-from inferd._native.signature cimport Signature
+from inferd._native.signature cimport Signature, near_output
 from inferd._native.span cimport span_equals
 from inferd._native.wire cimport Request, shown
 
@@ -48,5 +48,5 @@ cdef int choose_outputs(Signature s, Request r, Regions regions) except -1:
                 r.chosen[i] = <int16_t>(k + 1)
                 known = True
         if not known:
-            raise InvalidRequest(f"model '{s.model}' has no output {name}")
+            raise InvalidRequest(f"model '{s.model}' has no output {name}{near_output(s, r.wanted[k].name)}")
     return 0

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t, uint8_t
 
 from inferd._native.datatype cimport Datatype
+from inferd._native.span cimport Span
 from inferd._native.wire cimport Request
 
 
@@ -39,5 +40,7 @@ cdef class Signature:
     cdef list labels                   # per output: Labels or None
 
 
+cdef str near_input(Signature signature, Span name)
+cdef str near_output(Signature signature, Span name)
 cdef bint same_shape(Signature signature, Request a, Request b) noexcept nogil
 cdef bytes string_field(int field, bytes payload)

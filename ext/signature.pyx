@@ -5,8 +5,10 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from inferd._native.datatype import name_of
-from inferd._native.span cimport put_varint
-from inferd._native.wire cimport MAX_RANK
+from inferd._native.span cimport Span, put_varint
+from inferd._native.wire cimport MAX_RANK, text_of
+
+from inferd.near import hint
 
 
 cdef bytes string_field(int field, bytes payload):
@@ -135,6 +137,16 @@ cdef class Signature:
                 free(self.outputs[i].dims)
                 free(self.outputs[i].model_dims)
             free(self.outputs)
+
+
+cdef str near_input(Signature signature, Span name):
+    """What to add to an error about an input that the model does not have."""
+    return hint(text_of(name), [text.decode() for text in signature.names[:signature.input_count]])
+
+
+cdef str near_output(Signature signature, Span name):
+    """The same for an output."""
+    return hint(text_of(name), [text.decode() for text in signature.names[signature.input_count:]])
 
 
 cdef bint same_shape(Signature signature, Request a, Request b) noexcept nogil:

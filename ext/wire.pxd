@@ -140,5 +140,6 @@ cdef class Request:
     cdef int hold(self, owner) except -1
 
 
+cdef str text_of(Span name)
 cdef str shown(Span name)
 cpdef Request decode(bytes body)

@@ -109,7 +109,7 @@ class App:
         self.board = HealthBoard()
         self.judge = Judge(settings.auth) if settings.auth.is_on else None
         self.certificates = Certificates(settings.tls) if settings.tls.certificate is not None else None
-        self.models = Models()
+        self.models = Models(tells_names=self.judge is None)
         self.devices = open_devices(settings.device.kind, runtime_build())
         if self.devices.notice:
             log.warning(self.devices.notice)

@@ -20,6 +20,7 @@ from inferd.errors import DeadlineExceeded, DeviceLost, Internal, ModelFailed, N
 from inferd.inline import InlineRunner, InlineRuns
 from inferd.instance import Instance, Paces
 from inferd.loading import Loaded
+from inferd.near import hint
 from inferd.queueing import InOrder, Overdue, open_queue
 from inferd.repository.scan import VERSION
 from inferd.runner import Runner
@@ -272,8 +273,9 @@ class Model:
 class Models:
     """What a client may ask for: name and version -> Model."""
 
-    def __init__(self) -> None:
-        """Empty; `add` fills it."""
+    def __init__(self, *, tells_names: bool = False) -> None:
+        """Empty; `add` fills it. With `tells_names` whoever asks for a model may learn the names of others."""
+        self._tells_names = tells_names
         self._by_name: dict[str, dict[int, Model]] = {}
 
     def add(self, model: Model) -> None:
@@ -306,7 +308,8 @@ class Models:
         """
         versions = self._by_name.get(name)
         if not versions:
-            raise UnknownModel(f"there is no model {shown(name)} here")
+            near = hint(name, self._by_name) if self._tells_names else ""
+            raise UnknownModel(f"there is no model {shown(name)} here{near}")
         if not version:
             ready = [number for number, model in versions.items() if model.state is State.READY]
             return versions[max(ready or versions)]

@@ -10,10 +10,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from google.protobuf import text_format
 
 from inferd.errors import RepositoryError
+from inferd.near import hint
 from inferd.proto.model_config_pb2 import ModelConfig
 from inferd.repository.batching import BatchingDecl, read_batching
 from inferd.repository.faults import CONFIG_FILE, fault, quoted
@@ -61,11 +63,28 @@ def parse(text: str) -> ModelConfig:
         # The text comes with "line:column : " in front of it.
         said = re.sub(r"^\d+:\d+ : ", "", " ".join(str(exc).split()))
         line = exc.GetLine()
+        near = _nearest(said)
+        remedy = f"{near} Correct it" if near else "; correct it"
         where = f"{CONFIG_FILE} line {line}" if line else CONFIG_FILE
         raise RepositoryError(
-            f"{where}: {said}; correct it, or remove the file to serve the model as it describes itself"
+            f"{where}: {said}{remedy}, or remove the file to serve the model as it describes itself"
         ) from None
     return config
+
+
+def _nearest(said: str) -> str:
+    """A hint where the parser says that a message has no such field."""
+    found = re.search(r'Message type "([\w.]+)" has no field named "(\w+)"', said)
+    if found is None:
+        return ""
+    kinds: dict[str, Any] = {}
+    waiting: list[Any] = [ModelConfig.DESCRIPTOR]
+    while waiting:
+        kind = waiting.pop()
+        if kind.full_name not in kinds:
+            kinds[kind.full_name] = kind
+            waiting += [field.message_type for field in kind.fields if field.message_type is not None]
+    return hint(found[2], [field.name for field in kinds[found[1]].fields]) if found[1] in kinds else ""
 
 
 def declare(config: ModelConfig, name: str) -> ModelDecl:

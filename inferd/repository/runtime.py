@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from inferd.near import hint
 from inferd.proto.model_config_pb2 import ModelConfig, ModelOptimizationPolicy
 from inferd.repository.faults import fault
 from inferd.repository.parameters import CUDA_OPTIONS, PARAMETERS, Parameter, Value
@@ -45,7 +46,7 @@ def read_runtime(config: ModelConfig) -> tuple[RuntimeDecl, list[str]]:
         if name in PARAMETERS:
             _put(found, PARAMETERS[name], f"parameter {name!r}", config.parameters[name].string_value)
         else:
-            warnings.append(f"parameter {name!r} is not acted on")
+            warnings.append(f"parameter {name!r} is not acted on{hint(name, PARAMETERS)}")
     for name in ("session_entries", "cuda_options"):
         found[name] = MappingProxyType(found.get(name, {}))
     made = RuntimeDecl(**found)
@@ -72,7 +73,9 @@ def _accelerators(asked: ModelOptimizationPolicy.ExecutionAccelerators, found: d
                 what = f"parameter {name!r} of execution accelerator 'cuda'"
                 _put(found, CUDA_OPTIONS[name], what, accelerator.parameters[name])
             else:
-                warnings.append(f"parameter {name!r} of execution accelerator 'cuda' is not acted on")
+                warnings.append(
+                    f"parameter {name!r} of execution accelerator 'cuda' is not acted on{hint(name, CUDA_OPTIONS)}"
+                )
     warnings += [
         f"execution accelerator {accelerator.name!r} is not offered: the model runs without it"
         for accelerator in asked.cpu_execution_accelerator
