@@ -64,7 +64,7 @@ def parse(text: str) -> ModelConfig:
         said = re.sub(r"^\d+:\d+ : ", "", " ".join(str(exc).split()))
         line = exc.GetLine()
         near = _nearest(said)
-        remedy = f"{near} Correct it" if near else "; correct it"
+        remedy = f"{near} correct it" if near else "; correct it"
         where = f"{CONFIG_FILE} line {line}" if line else CONFIG_FILE
         raise RepositoryError(
             f"{where}: {said}{remedy}, or remove the file to serve the model as it describes itself"

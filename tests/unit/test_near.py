@@ -70,7 +70,7 @@ def test_fields_of_config_pbtxt(tmp_path: Path) -> None:
     onnx_models.write(tmp_path, "m", onnx_models.scale(), config="dynamic_batching { prefered_batch_size: 4 }")
     found = Reader(tmp_path).find("m")
     assert isinstance(found, BrokenModel)
-    assert "did you mean 'preferred_batch_size'? Correct it, or remove the file" in found.reason
+    assert "did you mean 'preferred_batch_size'? correct it, or remove the file" in found.reason
 
 
 def test_parameters_of_config_pbtxt(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from inferd._native.reply import answer
 from inferd._native.signature import Signature
 from inferd._native.wire import Request
 from inferd.config import Settings
-from inferd.device import CpuDevice
+from inferd.device import Devices
 from inferd.errors import ModelFailed
 from inferd.loading import Loaded, load
 from inferd.proto import inference_pb2 as pb
@@ -59,7 +59,7 @@ def queue(made: Signature) -> BatchQueue:
 def loaded(tmp_path: Path, model: onnx.ModelProto, config: str = OPTIONAL) -> Loaded:
     onnx_models.write(tmp_path, "m", model, config=config)
     (directory,) = Reader(tmp_path).scan().models
-    return load(directory.decl, directory.versions[0], Settings(), 1, CpuDevice())
+    return load(directory.decl, directory.versions[0], Settings(), 1, Devices())
 
 
 def ran(made: Loaded, batch: Batch) -> list[np.ndarray]:
