@@ -205,7 +205,7 @@ $(TOOLS)/triton/.installed: tests/triton/requirements.txt | $(VENV)/bin/python
 
 # What Istio, the Gateway API, KEDA, cert-manager, KServe and others say that their kinds are. Without it, say because a
 # module is not to be had, the tests that need it are skipped; nothing else has to wait for that.
-$(TOOLS)/crds/.taken: tests/deploy/crds.py | $(TOOLS)/.built
+$(TOOLS)/crds/.taken: tests/deploy/crds.py | $(TOOLS)/.built $(VENV)/.dev
 	rm -rf $(TOOLS)/crds
 	$(BIN)/python $< $(TOOLS)/crds.part && mv $(TOOLS)/crds.part $(TOOLS)/crds && touch $@ || echo "no definitions of custom kinds"
 
