@@ -40,7 +40,10 @@ class TraceControl:
     async def TraceSetting(self, request: Any, context: Context) -> Any:
         """Change the settings that are given, all or none of them, and answer with those that hold then."""
         if self._samplings is None:
-            raise NotOffered("this server traces nothing; its operator can have it with --tracing-enabled=true")
+            raise NotOffered(
+                "TraceSetting is not offered: this server traces nothing; its operator can have it with "
+                "--tracing-enabled=true"
+            )
         model = request.model_name
         if model:
             self._models.find(model, "")

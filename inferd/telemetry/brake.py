@@ -21,19 +21,20 @@ class _Kind:
 
 
 class Brake:
-    """Lets warnings and errors of one room and one wording pass MOST times in EVERY_S seconds.
+    """Lets warnings and errors of one room and one wording pass MOST times in EVERY_S seconds, for each model.
 
     The next one that passes says how many were held back. Time is that of the records.
     """
 
     def __init__(self) -> None:
-        self._kinds: MutableMapping[tuple[str, str], _Kind] = {}
+        self._kinds: MutableMapping[tuple[str, str, str], _Kind] = {}
 
     def lets(self, record: logging.LogRecord) -> bool:
         """Whether to log it. May add to its fields."""
         if record.levelno < logging.WARNING:
             return True
-        key = (record.name, str(record.msg))
+        # A hundred models that fail to load are a hundred things to know.
+        key = (record.name, str(record.msg), str(getattr(record, "model", "")))
         kind = self._kinds.get(key)
         if kind is None:
             if len(self._kinds) >= KINDS:

@@ -89,7 +89,8 @@ def test_work_longer_than_the_grace_is_cut_and_the_process_still_ends_well(lazy:
         one.terminate()
         assert one.wait(timeout_s=5) == 0
         assert OK not in (busy.code(), waiting.code())
-    assert "a runner did not finish in time" in [record["message"] for record in one.log()]
+    # The run that nobody waits for any more is stopped, so no thread is left in it.
+    assert "a runner did not finish in time" not in [record["message"] for record in one.log()]
 
 
 def test_in_the_lame_duck_time_requests_are_still_answered(lazy: Callable[..., Server]) -> None:

@@ -60,6 +60,9 @@ def test_one_kind_of_trouble_is_told_so_often_and_then_counted() -> None:
     brake = Brake()
     assert [brake.lets(record("run failed")) for _ in range(MOST + 7)] == [True] * MOST + [False] * 7
     assert brake.lets(record("another thing"))
+    other = record("run failed")
+    other.model = "another model"
+    assert brake.lets(other)
     later = record("run failed", at_s=EVERY_S)
     assert brake.lets(later)
     assert vars(later)["held_back"] == 7
