@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,10 +61,13 @@ class Slow:
 
 
 @pytest.fixture
-def slow(tmp_path: Path) -> Slow:
+def slow(tmp_path: Path) -> Iterator[Slow]:
     path = tmp_path / "model.onnx"
     onnx.save(onnx_models.slow(), path)
-    return Slow(path)
+    made = Slow(path)
+    yield made
+    # pytest holds what it gave to a test longer than a debug build counts.
+    vars(made).clear()
 
 
 def until(is_so: Callable[[], bool], meanwhile: Callable[[], object]) -> None:

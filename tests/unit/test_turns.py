@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from queued import queue, request, taken
 
@@ -31,8 +33,11 @@ class Callers:
 
 
 @pytest.fixture
-def callers() -> Callers:
-    return Callers()
+def callers() -> Iterator[Callers]:
+    made = Callers()
+    yield made
+    # pytest holds what it gave to a test longer than a debug build counts.
+    vars(made).clear()
 
 
 def served(line: BatchQueue, batches: int) -> list[str]:
