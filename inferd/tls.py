@@ -7,7 +7,6 @@ Files are looked at with each handshake, so a change needs no signal and no watc
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from inferd.config import Tls
 from inferd.errors import StartError
+from inferd.filestate import states_of
 
 log = logging.getLogger("inferd.tls")
 
@@ -45,7 +45,7 @@ class Certificates:
         assert settings.key is not None
         self._settings = settings
         self._paths = [one for one in (settings.certificate, settings.key, settings.client_ca) if one is not None]
-        self._seen = self._look()
+        self._seen = states_of(self._paths)
         self._contexts: dict[tuple[str, ...], ssl.SSLContext] = {}
         self.pems = _read(settings)
         self._contexts[()] = _context(settings, ())
@@ -72,7 +72,7 @@ class Certificates:
         What is half written, or does not belong together, is not served: what was served before is, until the files
         are right.
         """
-        seen = self._look()
+        seen = states_of(self._paths)
         if seen == self._seen:
             return False
         self._seen = seen
@@ -93,18 +93,6 @@ class Certificates:
         )
         log.info("certificates were read again", extra={"certificate": str(self._settings.certificate)})
         return True
-
-    def _look(self) -> tuple[object, ...]:
-        """What tells one state of the files from another; a link that points elsewhere is another file."""
-        found: list[object] = []
-        for path in self._paths:
-            try:
-                told = os.stat(path)
-            except OSError as failure:
-                found.append(failure.errno)
-            else:
-                found.append((told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns))
-        return tuple(found)
 
 
 def _read(settings: Tls) -> Pems:

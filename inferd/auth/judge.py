@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from inferd._native.principal import Permission, Principal
 from inferd.auth.keys import Keys
 from inferd.auth.policy import UNWRITTEN, Policy, covers, parse
-from inferd.auth.tokens import Tokens
 from inferd.config import Auth
 from inferd.errors import Forbidden, StartError, Unauthenticated
+from inferd.filestate import states_of
+
+if TYPE_CHECKING:
+    from inferd.auth.tokens import Tokens
 
 log = logging.getLogger("inferd.auth")
 
@@ -51,7 +53,7 @@ class Judge:
         """Reads the files. Raises StartError with the one that is wrong."""
         self._settings, self._now_s = settings, now_s
         self._paths = [path for path in (settings.policy, settings.keys, settings.jwks) if path is not None]
-        self._seen, self._looked_s = self._look(), now_s()
+        self._seen, self._looked_s = states_of(self._paths), now_s()
         self.rules = _read(settings)
 
     def refresh(self) -> Rules:
@@ -59,7 +61,7 @@ class Judge:
         now_s = self._now_s()
         if now_s - self._looked_s >= LOOK_S / 2:
             self._looked_s = now_s
-            seen = self._look()
+            seen = states_of(self._paths)
             if seen != self._seen:
                 self._seen = seen
                 self._read_again()
@@ -133,17 +135,6 @@ class Judge:
             raise Unauthenticated()
         return Principal((found,) if found is not None else names, rules, authorization, api_key, until_ns)
 
-    def _look(self) -> tuple[object, ...]:
-        found: list[object] = []
-        for path in self._paths:
-            try:
-                told = os.stat(path)
-            except OSError as failure:
-                found.append(failure.errno)
-            else:
-                found.append((told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns))
-        return tuple(found)
-
 
 def certificate_names(context: Mapping[str, Any]) -> tuple[str, ...]:
     """What a policy may know a client by, of gRPC's auth_context: its certificate's names, alternative ones first."""
@@ -157,8 +148,15 @@ def _read(settings: Auth) -> Rules:
     return Rules(
         UNWRITTEN if settings.policy is None else _parsed("auth.policy", settings.policy, parse),
         None if settings.keys is None else _parsed("auth.keys", settings.keys, Keys),
-        None if settings.jwks is None else _parsed("auth.jwks", settings.jwks, lambda text: Tokens(text, settings)),
+        None if settings.jwks is None else _tokens(settings, settings.jwks),
     )
+
+
+def _tokens(settings: Auth, jwks: Path) -> Tokens:
+    # Only here: what it stands on takes long to import, and most servers check no tokens.
+    from inferd.auth.tokens import Tokens
+
+    return _parsed("auth.jwks", jwks, lambda text: Tokens(text, settings))
 
 
 def _parsed(setting: str, path: Path, parse_text: Callable[[str], T]) -> T:

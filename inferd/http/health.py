@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -13,7 +12,6 @@ from starlette.routing import Route
 from inferd.auth.current import CURRENT
 from inferd.health import READINESS, HealthBoard, Status
 from inferd.http.guard import HEALTH, READY
-from inferd.http.routes import application
 
 _UNCACHED = {"cache-control": "no-store"}
 
@@ -26,11 +24,6 @@ class ModelState:
     version: str
     state: str
     reason: str = ""
-
-
-def health_app(board: HealthBoard, model_states: Callable[[], Iterable[ModelState]]) -> Starlette:
-    """The probes and nothing else."""
-    return application(probe_routes(board, model_states))
 
 
 def probe_routes(board: HealthBoard, model_states: Callable[[], Iterable[ModelState]]) -> list[Route]:

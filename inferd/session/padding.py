@@ -15,8 +15,3 @@ def prepared_rows(rows: int, max_rows: int) -> int:
     if rows >= max_rows:
         return rows
     return int(min(1 << (rows - 1).bit_length(), max_rows))
-
-
-def prepared_sizes(max_rows: int) -> tuple[int, ...]:
-    """All sizes that `prepared_rows` gives for up to `max_rows`, rising."""
-    return tuple(sorted({prepared_rows(rows, max_rows) for rows in range(1, max_rows + 1)}))

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 
 from inferd.errors import StartError
 from inferd.health import HealthBoard
-from inferd.http.health import ModelState, health_app
+from inferd.http.health import ModelState, probe_routes
 from inferd.http.metrics import metrics_app
 from inferd.http.routes import application
 from inferd.http.server import HttpServer
@@ -92,7 +92,7 @@ def healthy(*, ready: bool = True, dead: str | None = None, models: Iterable[Mod
     board = HealthBoard()
     board.set_ready(ready)
     board.add_liveness_probe(lambda: dead)
-    return health_app(board, lambda: models)
+    return application(probe_routes(board, lambda: models))
 
 
 # --- health and readiness -------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_a_bug_of_ours_is_a_json_answer_without_its_text(caplog: pytest.LogCaptu
     def broken() -> Iterable[ModelState]:
         raise RuntimeError("secret detail")
 
-    answer = ask(health_app(HealthBoard(), broken), "/ready")
+    answer = ask(application(probe_routes(HealthBoard(), broken)), "/ready")
     assert answer.status == 500
     assert answer.json == {"error": "internal error; the server's log has the details"}
     assert "secret detail" in caplog.text

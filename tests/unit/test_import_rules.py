@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "inferd"
 
 # From the ground up; rooms of one line do not know each other.
 LAYERS = (
-    {"errors", "version", "cgroup", "near"},
+    {"errors", "version", "cgroup", "near", "filestate"},
     {"_native", "proto", "config", "cpus", "health", "device", "pace", "memory", "offloop"},
     {"repository", "telemetry", "session", "tls", "auth", "admission"},
     {"synthetic", "trial"},
