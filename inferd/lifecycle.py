@@ -332,7 +332,9 @@ class Lifecycle:
             log.info("model unloaded", extra={"model": model.name, "version": model.version})
 
     def _forget(self, model: Model) -> None:
-        self._models.remove(model)
+        # Who still asks a server that stops is told to try another replica, not that there is no such model.
+        if not self._stops:
+            self._models.remove(model)
         self._on_change(model)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import grpc
 import numpy as np
+import onnx_models as models
+import onnxruntime
 
 from inferd.proto import inference_pb2 as pb
 
@@ -16,8 +20,28 @@ NUMPY_TYPES = {
 }  # fmt: skip
 DATATYPES = {np.dtype(numpy_type): name for name, numpy_type in NUMPY_TYPES.items()}
 
-# How many turns of the slow model's loop take about a millisecond; nothing depends on more than "about".
-TRIPS_PER_MS = 800
+# Turns of the slow model's loop with which its speed is measured, some 10 ms; the fastest of so many runs counts.
+TRIAL_TRIPS, TRIAL_RUNS = 10_000, 5
+
+
+@cache
+def trips_per_ms() -> float:
+    """How many turns of the slow models' loop take about a millisecond here; nothing depends on more than "about"."""
+    session = onnxruntime.InferenceSession(models.slow().SerializeToString())
+    feed = {"x": np.zeros((1, 4), np.float32), "trips": np.full((1, 1), TRIAL_TRIPS, np.int64)}
+    fastest_ns = min(_run_ns(session, feed) for _ in range(TRIAL_RUNS))
+    return TRIAL_TRIPS * 1e6 / fastest_ns
+
+
+def _run_ns(session: Any, feed: dict[str, Any]) -> int:
+    begun_ns = time.perf_counter_ns()
+    session.run(None, feed)
+    return time.perf_counter_ns() - begun_ns
+
+
+def trips_for(duration_ms: float) -> int:
+    """How many turns of a slow model's loop take about so long."""
+    return round(duration_ms * trips_per_ms())
 
 
 def request(model: str, *, version: str = "", id: str = "", outputs: Iterable[str] = (), **inputs: Any) -> Any:
@@ -47,8 +71,7 @@ def rows(seed: int, count: int = 1, width: int = 4) -> np.ndarray:
 
 def slow(x: np.ndarray, duration_ms: float, model: str = "slow", **more: Any) -> Any:
     """A request that keeps a slow model busy for about `duration_ms`; its answer is `x`."""
-    trips = np.full((len(x), 1), round(duration_ms * TRIPS_PER_MS), np.int64)
-    return request(model, x=x, trips=trips, **more)
+    return request(model, x=x, trips=np.full((len(x), 1), trips_for(duration_ms), np.int64), **more)
 
 
 def code_of(call: Any) -> grpc.StatusCode:

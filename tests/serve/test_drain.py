@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import grpc
@@ -55,6 +56,24 @@ def test_what_was_queued_is_answered_and_what_is_new_is_refused(lazy: Callable[.
         for seed, call in enumerate(calls, start=1):
             assert np.array_equal(arrays(call.result())["y"], rows(seed))
     assert one.wait(timeout_s=5) == 0
+
+
+def test_a_model_that_has_ended_is_not_said_to_be_unknown_while_others_end(
+    repository: Path, server: Callable[..., Server]
+) -> None:
+    models.write(repository, "slow", models.slow(), config=SLOW_ALONE)
+    models.write(repository, "scale", models.scale())
+    one = server(repository)
+    with one.stub() as stub:
+        busy = occupy(one, stub, duration_ms=1500)
+        one.terminate()
+        seen = []
+        with suppress(OSError):  # the HTTP port answers until all has ended, which may be seen a little late here
+            while not busy.done():
+                seen.append(one.http("/v2/models/scale")[0])
+        assert busy.code() is OK
+    assert set(seen) <= {200, 503}
+    assert seen[-1] == 503
 
 
 def test_a_delay_that_gathers_batches_is_not_waited_out(repository: Path, server: Callable[..., Server]) -> None:

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inferd.proto import inference_pb2 as pb
 from inferd.rpc.health_list import list_messages
 
-from .calls import TRIPS_PER_MS, code_of, request, rows
+from .calls import code_of, request, rows, trips_for
 from .process import START_TIMEOUT_S, Server, free_ports
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -77,7 +77,7 @@ def test_list_has_every_name(channel: grpc.Channel) -> None:
 def loading(repository: Path, launch: Callable[..., Server]) -> Server:
     """A server that listens and is busy loading, for a second or so."""
     models.write(repository, "a_quick", models.scale())
-    models.write(repository, "slow_to_load", models.slow_to_load(250 * TRIPS_PER_MS), config="max_batch_size: 0")
+    models.write(repository, "slow_to_load", models.slow_to_load(trips_for(250)), config="max_batch_size: 0")
     started = launch(repository)
     started.wait_until_listening()
     return started

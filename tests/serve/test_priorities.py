@@ -16,7 +16,7 @@ from inferd.proto import inference_pb2 as pb
 from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
 
 from .backlog import BUSY_MS, occupy
-from .calls import TRIPS_PER_MS, arrays, code_of, request, rows, slow
+from .calls import arrays, code_of, request, rows, slow, trips_for
 from .conftest import SLOW_ALONE
 from .process import CHANNEL_OPTIONS, Server
 from .scrape import counted, wait_for
@@ -76,7 +76,7 @@ class Client:
     def begin(self, model: str, name: str, duration_ms: float = 10, **more: Any) -> None:
         x, trips = triton.InferInput("x", [1, 4], "FP32"), triton.InferInput("trips", [1, 1], "INT64")
         x.set_data_from_numpy(rows(1))
-        trips.set_data_from_numpy(np.array([[round(duration_ms * TRIPS_PER_MS)]], "i8"))
+        trips.set_data_from_numpy(np.array([[trips_for(duration_ms)]], "i8"))
 
         def end(result: Any, error: Any) -> None:
             self._ends.put((name, "OK" if error is None else error.status().removeprefix("StatusCode.")))

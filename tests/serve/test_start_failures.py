@@ -11,7 +11,7 @@ import onnx
 import onnx_models as models
 import pytest
 
-from .calls import TRIPS_PER_MS, arrays, request, rows
+from .calls import arrays, request, rows, trips_for
 from .conftest import Refusal
 from .process import Server
 
@@ -167,7 +167,7 @@ def test_without_strictness_a_server_with_nothing_but_broken_models_does_not_sta
 def test_sigterm_while_a_model_loads_ends_the_server_well_and_soon(
     repository: Path, launch: Callable[..., Server]
 ) -> None:
-    models.write(repository, "slow_to_load", models.slow_to_load(20_000 * TRIPS_PER_MS), config="max_batch_size: 0")
+    models.write(repository, "slow_to_load", models.slow_to_load(trips_for(20_000)), config="max_batch_size: 0")
     one = launch(repository)
     one.wait_until_listening()
     one.terminate()

@@ -22,7 +22,7 @@ from inferd.proto import inference_pb2 as pb
 from inferd.proto.inference_pb2_grpc import GRPCInferenceServiceStub
 
 from .backlog import occupy
-from .calls import TRIPS_PER_MS, arrays, request, rows, slow
+from .calls import arrays, request, rows, slow, trips_for
 from .conftest import UNLEARNT
 from .process import CHANNEL_OPTIONS, POLL_S, Server
 from .scrape import counted, wait_for
@@ -111,7 +111,7 @@ def test_several_models_and_instances_do_not_change_the_order(several: Server) -
     async def talk() -> list[tuple[Any, Any]]:
         async def asked() -> AsyncIterator[dict[str, Any]]:
             for number, duration_ms in enumerate(durations_ms):
-                trips = np.full((1, 1), duration_ms * TRIPS_PER_MS, "i8")
+                trips = np.full((1, 1), trips_for(duration_ms), "i8")
                 x = triton_input(triton_aio, np.full((1, 4), number, "f4"))
                 yield {
                     "model_name": "three", "request_id": f"{number}",

@@ -20,13 +20,13 @@ WAIT_S = 30.0
 class Call:
     """One call: the method's name and what is sent. A list is the requests of a stream.
 
-    With `until` it is made again until it ends with that code: the answer to something that takes its time.
+    With `until` it is made again until that holds of its answer: the answer to something that takes its time.
     """
 
     method: str
     request: Any
     metadata: tuple[tuple[str, str], ...] = ()
-    until: str = ""
+    until: Callable[[Answer], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,10 @@ def ask(channel: grpc.Channel, calls: Sequence[Call], *, at_once: bool = False) 
 
 def _answer(method: Any, call: Call) -> Answer:
     end = time.monotonic() + WAIT_S
-    while (answer := _made(method, call)).code != call.until and call.until and time.monotonic() < end:
+    answer = _made(method, call)
+    while call.until is not None and not call.until(answer) and time.monotonic() < end:
         time.sleep(POLL_S)
+        answer = _made(method, call)
     return answer
 
 

@@ -11,7 +11,7 @@ import onnx_models as models
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from ..calls import TRIPS_PER_MS, arrays, request, rows
+from ..calls import arrays, request, rows, trips_for
 from ..process import Server, free_ports
 from ..scrape import counted, wait_for
 from .front import LIMIT_S, Envoy, Front, Nginx, until
@@ -38,7 +38,7 @@ def loading(repository: Path, launch: Callable[..., Server]) -> Callable[..., Se
 
     def start(busy_ms: int, *flags: str, grpc_port: int | None = None) -> Server:
         folder = repository.with_name("loading")
-        models.write(folder, "a_slow_to_load", models.slow_to_load(busy_ms * TRIPS_PER_MS), config="max_batch_size: 0")
+        models.write(folder, "a_slow_to_load", models.slow_to_load(trips_for(busy_ms)), config="max_batch_size: 0")
         models.write(folder, "scale", models.scale())
         one = launch(folder, *flags, grpc_port=grpc_port)
         one.wait_until_listening()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_models as models
@@ -50,8 +50,13 @@ def index(**more: Any) -> Call:
     return Call("RepositoryIndex", pb.RepositoryIndexRequest(**more))
 
 
-def ask(model: str, count: int = 1, until: str = "") -> Call:
+def ask(model: str, count: int = 1, until: Callable[[Answer], bool] | None = None) -> Call:
     return Call("ModelInfer", request(model, x=rows(1, count)), until=until)
+
+
+def is_gone(answer: Answer) -> bool:
+    """That the model is unloaded."""
+    return answer.code == "NOT_FOUND"
 
 
 def file(version: int, data: bytes) -> dict[str, bytes]:
@@ -132,7 +137,7 @@ CASES = (
     Case("a model that is not loaded yet", (ask(SPARE),)),
     Case(
         "a model that is loaded and unloaded",
-        (load(SPARE), ask(SPARE), unload(SPARE), ask(SPARE, until="NOT_FOUND"), unload(SPARE)),
+        (load(SPARE), ask(SPARE), unload(SPARE), ask(SPARE, until=is_gone), unload(SPARE)),
     ),
     Case("a model that is loaded twice", (load(SPARE), load(SPARE), ask(SPARE), unload(SPARE))),
     Case(
@@ -146,7 +151,7 @@ CASES = (
     ),
     Case(
         "files that are sent",
-        (load(SENT, config=CONFIG, **file(7, FILE)), ask(SENT), unload(SENT), ask(SENT, until="NOT_FOUND")),
+        (load(SENT, config=CONFIG, **file(7, FILE)), ask(SENT), unload(SENT), ask(SENT, until=is_gone)),
     ),
     Case(
         "files that do not load", (load(SENT, config=CONFIG, **file(7, b"no model")), ask(SENT), unload(SENT)), BAD_FILE

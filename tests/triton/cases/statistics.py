@@ -17,8 +17,15 @@ from .refusals import NO_NUMBER
 COUNTED, WRONGED = "counted", "wronged"
 
 
-def statistics(name: str = "", version: str = "") -> Call:
-    return Call("ModelStatistics", pb.ModelStatisticsRequest(name=name, version=version))
+def statistics(name: str = "", version: str = "", *, runs: int = 0) -> Call:
+    """What is counted, once it has come to so many requests, each a run: Triton counts one after it has answered it."""
+
+    def is_counted(answer: Answer) -> bool:
+        [model] = answer.messages[0].model_stats
+        return min(model.execution_count, model.inference_stats.success.count) >= runs
+
+    asked = pb.ModelStatisticsRequest(name=name, version=version)
+    return Call("ModelStatistics", asked, until=is_counted if runs else None)
 
 
 def failures(answers: Sequence[Answer]) -> str:
@@ -47,7 +54,10 @@ CASES = (
     Case("a model that nobody asked", (load(COUNTED), statistics(COUNTED), unload(COUNTED))),
     Case(
         "requests of one and of two rows",
-        (*(load(COUNTED), ask(COUNTED), ask(COUNTED, 2), ask(COUNTED, 2)), *(statistics(COUNTED), unload(COUNTED))),
+        (
+            *(load(COUNTED), ask(COUNTED), ask(COUNTED, 2), ask(COUNTED, 2)),
+            *(statistics(COUNTED, runs=3), unload(COUNTED)),
+        ),
     ),
     Case(
         "requests that are refused",
