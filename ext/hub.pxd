@@ -14,6 +14,7 @@ cdef class Hub:
     cdef object on_left
     cdef readonly set connections
     cdef public Guard guard              # what stands before every method, or None
+    cdef public bint heeds_traces        # whether traceparents are looked for, of connections made from then on
     cdef public bint is_leaving          # connections that are still made are asked to go at once
     cdef readonly size_t max_message_bytes
     cdef readonly size_t max_metadata_bytes

@@ -60,4 +60,5 @@ cdef class InferMethod(Method):
 
 cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns, Admission admission, Caller caller)
 cdef int trace(Endpoint endpoint, Request request, Stream stream, int64_t begun_ns) except -1
+cdef dict about(Endpoint endpoint, Request request, int code)
 cdef void tell(Endpoint endpoint, Request request, int code, int64_t begun_ns, int64_t now_ns) noexcept

@@ -7,7 +7,7 @@ from inferd._native.admission cimport Admission, Caller, release
 from inferd._native.bind cimport bind_request
 from inferd._native.principal cimport Permission
 from inferd._native.clock cimport monotonic_ns
-from inferd._native.access cimport AccessLog
+from inferd._native.access cimport ID_BYTES, AccessLog
 from inferd._native.doorbell cimport Bell
 from inferd._native.hub cimport Hub
 from inferd._native.nghttp2 cimport nghttp2_rcbuf_get_buf, nghttp2_vec
@@ -111,6 +111,21 @@ cdef int trace(Endpoint endpoint, Request request, Stream stream, int64_t begun_
     return 0
 
 
+cdef dict about(Endpoint endpoint, Request request, int code):
+    """What a line of the log about a request says beside what happened: as telemetry/watching has it."""
+    cdef Trace traced
+    told = {"code": Code(code)}
+    if endpoint is not None:
+        told["model"], told["version"] = endpoint.names
+    if request is not None:
+        if request.id:
+            told["request_id"] = request.id[:ID_BYTES]
+        if request.trace is not None:
+            traced = request.trace
+            told["trace_id"], told["span_id"], told["trace_flags"] = traced.trace_id.hex(), traced.span_id.hex(), "01"
+    return told
+
+
 cdef void tell(Endpoint endpoint, Request request, int code, int64_t begun_ns, int64_t now_ns) noexcept:
     """A request has its end: to its trace, if it has one, and to the access log, if there is one."""
     cdef Trace traced
@@ -163,7 +178,7 @@ cdef class InferMethod(Method):
     cdef int half_close(self, Stream stream) except -1:
         cdef Request request
         cdef Endpoint endpoint
-        body, request = stream.call, None
+        body, request, endpoint = stream.call, None, None
         if body is None:
             return stream.fail(INTERNAL, b"a unary call has one message, and this one has none", None)
         try:
@@ -178,8 +193,8 @@ cdef class InferMethod(Method):
         except InferdError as failure:
             return self.refuse(stream, failure, request)
         except Exception:
-            self.refuse(stream, Internal(), request)
-            raise
+            log.exception("This is a bug.", extra=about(endpoint, request, INTERNAL))
+            return self.refuse(stream, Internal(), request)
         stream.call, request.completion = request, stream
         if request.deadline_ns != stream.deadline_ns:
             # Its parameter `timeout` is the sooner one.

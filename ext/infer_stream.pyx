@@ -8,7 +8,7 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from inferd._native.clock cimport monotonic_ns
-from inferd._native.infer cimport Endpoint, InferMethod, Waiter, admit, tell, trace
+from inferd._native.infer cimport Endpoint, InferMethod, Waiter, about, admit, tell, trace
 from inferd._native.nghttp2 cimport NGHTTP2_INTERNAL_ERROR
 from inferd._native.span cimport span_length
 from inferd._native.stats cimport ModelStats
@@ -25,6 +25,7 @@ log = logging.getLogger("inferd.rpc")
 
 cdef int CANCELLED = Code.CANCELLED
 cdef int DEADLINE_EXCEEDED = Code.DEADLINE_EXCEEDED
+cdef int INTERNAL = Code.INTERNAL
 cdef int UNAVAILABLE = Code.UNAVAILABLE
 
 cdef enum:
@@ -152,7 +153,7 @@ cdef class Line:
                 endpoint.stats.shed(failure.shed_for)
             return place.fail(request, failure)
         except Exception:
-            log.exception("This is a bug.")
+            log.exception("This is a bug.", extra=about(endpoint, request, INTERNAL))
             return place.fail(request, Internal())
         place.request, place.accepted, request.completion = request, True, place
         endpoint.bell.ring()

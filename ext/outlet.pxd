@@ -11,6 +11,7 @@ cdef class Outlet:
     cdef size_t max_message_bytes
     cdef size_t max_metadata_bytes
     cdef size_t window_bytes
+    cdef bint heeds_traces       # whether anybody asks which trace a call is part of
     cdef Principal principal     # who made the last call on it, where callers are asked
     cdef public object caller    # whose requests come on it; None until somebody asks
 

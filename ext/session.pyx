@@ -202,7 +202,7 @@ cdef class Session(Outlet):
     def __cinit__(self, Hub hub not None):
         self.hub = hub
         self.max_message_bytes, self.max_metadata_bytes = hub.max_message_bytes, hub.max_metadata_bytes
-        self.window_bytes = hub.window_bytes
+        self.window_bytes, self.heeds_traces = hub.window_bytes, hub.heeds_traces
         if INFERD_DEBUG:
             count(CONNECTIONS, 1)
 

@@ -59,7 +59,7 @@ cdef class Stream:
     cdef size_t header_bytes
     cdef Header inline_headers[INLINE_HEADERS]
     cdef Encoding encoding
-    cdef int trace_parent                # the number of the header `traceparent`, from 1; 0 without, -1 with several
+    cdef int trace_parent                # the number of the header `traceparent`, from 1; 0 without, or if not heeded; -1 with several
 
     # The message that is coming in.
     cdef uint8_t prefix[PREFIX_BYTES]

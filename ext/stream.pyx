@@ -104,7 +104,7 @@ cdef class Stream:
             self.deadline_ns = self.arrived_ns + after_ns if after_ns >= 0 else 0
         elif key.len == 13 and memcmp(key.base, b"grpc-encoding", 13) == 0:
             self.encoding = encoding_of(text.base, text.len)
-        elif key.len == 11 and memcmp(key.base, b"traceparent", 11) == 0:
+        elif key.len == 11 and self.outlet.heeds_traces and memcmp(key.base, b"traceparent", 11) == 0:
             self.trace_parent = self.header_count if self.trace_parent == 0 else -1
         return 0
 

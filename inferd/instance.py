@@ -23,6 +23,7 @@ from inferd.errors import (
 )
 from inferd.pace import Pace, Shortness
 from inferd.session import Slot
+from inferd.telemetry.watching import named
 
 log = logging.getLogger("inferd.runner")
 
@@ -134,18 +135,23 @@ class Instance:
 
     def _refuse(self, request: Request, failure: Exception) -> None:
         """Log what the session said and leave the client a text of ours."""
-        log.warning("run failed", extra={"model": self._model, "request_id": request.id, "reason": str(failure)})
+        error = self._told(failure)
+        about = {"model": self._model, "code": error.code, **named(request)}
+        log.warning("run failed", extra={**about, "reason": str(failure)})
+        if isinstance(error, Internal):
+            log.error("This is a bug.", exc_info=failure, extra=about)
+        request.error = error
+
+    def _told(self, failure: Exception) -> InferdError:
         if isinstance(failure, RegionShrank):
-            request.error = failure.with_traceback(None)
-        elif isinstance(failure, InputRefused):
-            request.error = InputRefused(
+            return failure.with_traceback(None)
+        if isinstance(failure, InputRefused):
+            return InputRefused(
                 f"model '{self._model}' refused a value of this request, such as an index out of range; "
                 "check the inputs"
             )
-        elif isinstance(failure, DeviceLost):
-            request.error = DeviceLost(f"the GPU that model '{self._model}' ran on has failed; try another replica")
-        elif isinstance(failure, InferdError):
-            request.error = RunFailed(f"model '{self._model}' failed on this request; the server's log has the reason")
-        else:
-            log.error("This is a bug.", exc_info=failure)
-            request.error = Internal(str(failure))
+        if isinstance(failure, DeviceLost):
+            return DeviceLost(f"the GPU that model '{self._model}' ran on has failed; try another replica")
+        if isinstance(failure, InferdError):
+            return RunFailed(f"model '{self._model}' failed on this request; the server's log has the reason")
+        return Internal(str(failure))

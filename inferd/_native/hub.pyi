@@ -7,6 +7,7 @@ from inferd._native.stream import Method
 
 @final
 class Hub:
+    heeds_traces: bool
     is_leaving: bool
     spare_bytes: int
     @property

@@ -12,6 +12,9 @@ WRONG_OUTPUT_SHAPE = "computed output shape"
 # index out of range; the binding gives no status code, only these words. Running out of memory is not that.
 OPERATOR_FAILED = "Non-zero status code returned while running"
 OUT_OF_MEMORY = re.compile(r"alloc|memory", re.IGNORECASE)
+# What an operator says of a value it cannot take may tell the value. What follows a colon is a line of a file.
+NUMBER = re.compile(r"(?<![\w:.])[-+]?\d[\d.]*(?:[eE][-+]?\d+)?(?!\w)")
+STATUS = "Status Message:"
 
 
 def one_line(failure: BaseException) -> str:
@@ -22,5 +25,12 @@ def one_line(failure: BaseException) -> str:
 def run_failure(failure: Exception) -> InputRefused | RunFailed:
     """The error to raise for what a run has raised."""
     reason = one_line(failure)
-    kind = InputRefused if OPERATOR_FAILED in reason and not OUT_OF_MEMORY.search(reason) else RunFailed
-    return kind(reason)
+    if OPERATOR_FAILED in reason and not OUT_OF_MEMORY.search(reason):
+        return InputRefused(_without_values(reason))
+    return RunFailed(reason)
+
+
+def _without_values(reason: str) -> str:
+    """Which operator refused and why, but not which value: the log is no place for what is in tensors."""
+    operator, status, told = reason.partition(STATUS)
+    return operator + status + NUMBER.sub("#", told)

@@ -13,6 +13,9 @@ from inferd.telemetry.sampling import Samplings
 
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
+ID_LETTERS: Final = 64
+"""More of a request's id is not logged."""
+
 _PARENT: Final = "traceparent"
 _STATE: Final = "tracestate"
 
@@ -50,6 +53,20 @@ class Watching:
             trace.waited(request.arrived_ns, request.taken_ns)
             trace.end(code, now_ns)
         return trace
+
+
+def named(request: Request) -> dict[str, str]:
+    """How a line of the log names a request: by its own id, and by those of its trace if it is traced."""
+    # Once: the loop takes it away when the request has its end, and whoever runs it may be elsewhere.
+    trace: Trace | None = request.trace
+    return ({"request_id": request.id[:ID_LETTERS]} if request.id else {}) | ids_of(trace)
+
+
+def ids_of(trace: Trace | None) -> dict[str, str]:
+    """The ids of a trace as the log writes them, after OpenTelemetry; none of what is not traced."""
+    if trace is None:
+        return {}
+    return {"trace_id": trace.trace_id.hex(), "span_id": trace.span_id.hex(), "trace_flags": "01"}
 
 
 def _bytes(value: str | bytes) -> bytes:

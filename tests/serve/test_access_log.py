@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import onnx_models as models
 import pytest
 
@@ -17,6 +18,9 @@ from .scrape import samples
 
 TIMEOUT_S = 30.0
 SECRET = "do-not-write-this-down"
+BAD_INDEX = 987654
+TRACED = ("--tracing-enabled=true", "--tracing-endpoint=http://127.0.0.1:1", "--tracing-timeout-ms=100",
+          "--tracing-sample-rate=0")  # fmt: skip
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
@@ -32,8 +36,7 @@ def lines(server: Server, count: int) -> list[dict[str, Any]]:
 
 def test_each_request_is_a_line_with_its_end_and_its_times(repository: Path, server: Callable[..., Server]) -> None:
     models.write(repository, "mlp", models.mlp())
-    one = server(repository, "--log-access=true", "--tracing-enabled=true", "--tracing-endpoint=http://127.0.0.1:1",
-                 "--tracing-timeout-ms=100", "--tracing-sample-rate=0")  # fmt: skip
+    one = server(repository, "--log-access=true", *TRACED)
     with one.stub() as stub:
         stub.ModelInfer(request("mlp", id="good", x=rows(1, 3)), metadata=(("authorization", SECRET),))
         with pytest.raises(grpc.RpcError):
@@ -87,3 +90,27 @@ def test_without_being_asked_for_there_is_no_access_log(zoo: Server) -> None:
     with zoo.stub() as stub:
         stub.ModelInfer(request("mlp", x=rows(1)))
     assert not [line for line in zoo.log() if line["logger"] == "inferd.access"]
+
+
+def test_a_failure_in_the_log_names_its_request_and_its_trace_but_no_value(
+    repository: Path, server: Callable[..., Server]
+) -> None:
+    models.write(repository, "embedding", models.embedding())
+    one = server(repository, *TRACED)
+    outside = np.array([[BAD_INDEX]], "i8")
+    with one.stub() as stub:
+        for id, metadata in (("traced", (("traceparent", f"00-{TRACE}-{SPAN}-01"),)), ("plain", ())):
+            with pytest.raises(grpc.RpcError) as failure:
+                stub.ModelInfer(request("embedding", id=id, ids=outside), metadata=metadata)
+            assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    told = {line["request_id"]: line for line in one.log() if line["message"] == "run failed"}
+    assert set(told) == {"traced", "plain"}
+    for line in told.values():
+        assert (line["model"], line["code"], line["level"]) == ("embedding", "INVALID_ARGUMENT", "warning")
+        assert "Gather" in line["reason"]
+        assert str(BAD_INDEX) not in line["reason"]
+    assert told["traced"]["trace_id"] == TRACE
+    assert len(told["traced"]["span_id"]) == 16
+    assert told["traced"]["span_id"] != SPAN
+    assert "trace_id" not in told["plain"]
+    assert str(BAD_INDEX) not in one.stderr

@@ -14,6 +14,9 @@ from handmade import message
 from native_model import BODY, Model, answer
 from native_server import OPTIONS, path, peer, run
 
+from inferd._native.doorbell import Doorbell
+from inferd._native.infer import Endpoint
+from inferd._native.trace import Sampling, Traces
 from inferd._native.wire import Request
 from inferd.errors import NotReady, Overloaded, RunFailed
 from inferd.rpc.native.limits import Limits
@@ -21,8 +24,9 @@ from inferd.rpc.native.server import NativeServer
 
 
 @asynccontextmanager
-async def serving(model: Model, **more: Any) -> AsyncIterator[tuple[Any, int]]:
+async def serving(model: Model, *, heeds_traces: bool = False, **more: Any) -> AsyncIterator[tuple[Any, int]]:
     server = NativeServer(Limits(max_unpaid_frames=50_000))
+    server.heeds_traces = heeds_traces
     server.methods[path("Infer").encode()] = model.method
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -206,3 +210,40 @@ def test_ten_thousand_cancelled_calls_leave_nothing() -> None:
             assert (await one.ended(stream))["grpc-status"] == "0"
 
     run(main)
+
+
+def test_what_is_a_bug_is_logged_with_its_code_and_the_call_has_an_end(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Model):
+        def find(self, name: str, version: str) -> Endpoint:
+            raise RuntimeError("no idea")
+
+    async def main() -> None:
+        async with serving(Broken()) as (infer, _):
+            assert await refused(infer(BODY)) == (grpc.StatusCode.INTERNAL, "Internal")
+
+    run(main)
+    [record] = [one for one in caplog.records if one.name == "inferd.rpc"]
+    assert record.exc_info is not None
+    assert "no idea" in str(record.exc_info[1])
+    assert vars(record)["code"].name == "INTERNAL"
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_traceparent_is_looked_for_only_where_traces_are_heeded(heeds: bool) -> None:
+    sampling = Sampling(Traces(10))
+    sampling.on = True
+
+    class Sampled(Model):
+        def find(self, name: str, version: str) -> Endpoint:
+            return Endpoint(self.queue, Doorbell(), self.stats, sampling=sampling)
+
+    async def main() -> None:
+        model = Sampled()
+        async with serving(model, heeds_traces=heeds) as (infer, _):
+            call = infer(BODY, metadata=(("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),))
+            await model.queued()
+            model.settle(model.take(), answer)
+            assert await call == b"answer"
+
+    run(main)
+    assert [trace.trace_id.hex() for trace in sampling.traces.take()] == (["a" * 32] if heeds else [])

@@ -61,6 +61,7 @@ class NativeServer(grpc.aio.Server):
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.guard: Guard | None = None
+        self.heeds_traces = False
         self.hub: Hub | None = None
         self._house: Housekeeping | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -129,7 +130,7 @@ class NativeServer(grpc.aio.Server):
             window_bytes=limits.window_bytes,
             max_unpaid_frames=limits.max_unpaid_frames,
         )
-        hub.guard = self.guard
+        hub.guard, hub.heeds_traces = self.guard, self.heeds_traces
         for one, context in self._ports:
             timeout_s = limits.handshake_timeout_s if context else None
             self._servers.append(

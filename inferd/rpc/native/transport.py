@@ -63,6 +63,7 @@ class NativeTransport:
             self.server.guard = Guard(_Judging(judge))
         self._regions, self._recent_errors = service.regions, service.recent_errors
         self._watching = service.watching
+        self.server.heeds_traces = self._watching.samplings is not None
         self._infer = InferMethod(
             self._endpoint,
             service.unknown_stats,
