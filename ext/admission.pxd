@@ -9,6 +9,7 @@ cdef class Caller:
     # Whose requests are counted together: a principal, or a connection.
     cdef readonly str key          # "" for a connection
     cdef readonly int64_t number   # from 1, never given twice
+    cdef readonly int weight       # how large its share of a queue is beside others
     cdef readonly int64_t requests
     cdef readonly int64_t bytes
     cdef readonly Admission admission

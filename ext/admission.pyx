@@ -49,7 +49,7 @@ cdef class Admission:
 
     cdef Caller new_caller(self, str key):
         cdef Caller caller = Caller.__new__(Caller)
-        caller.admission, caller.key, caller.number = self, key, self.callers
+        caller.admission, caller.key, caller.number, caller.weight = self, key, self.callers, 1
         self.callers += 1
         return caller
 
@@ -57,11 +57,14 @@ cdef class Admission:
         """A caller that is told from others by its connection alone."""
         return self.new_caller("")
 
-    def caller(self, str key not None) -> Caller:
-        """The caller of that name; one as long as anybody holds it."""
-        found = self.by_key.get(key)
+    def caller(self, str key not None, int weight=1) -> Caller:
+        """The caller of that name; one as long as anybody holds it. Its weight is from now on the one that is given."""
+        cdef Caller found = self.by_key.get(key)
+        if weight < 1:
+            raise ValueError(weight)
         if found is None:
             found = self.by_key[key] = self.new_caller(key)
+        found.weight = weight
         return found
 
     cdef object acquire(self, Request request, Caller caller):
@@ -85,7 +88,7 @@ cdef class Admission:
                 return self.too_many_of_caller
             if self.max_bytes and caller.bytes + nbytes > self.max_bytes - self.bytes:
                 return self.too_many_of_caller
-        request.permit, request.caller = caller, caller.number
+        request.permit, request.caller, request.weight = caller, caller.number, caller.weight
         caller.requests += 1
         caller.bytes += nbytes
         self.requests += 1

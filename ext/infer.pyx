@@ -210,7 +210,7 @@ cdef class InferMethod(Method):
         if stream.caller is not None:
             return stream.caller
         if stream.principal is not None and stream.principal.name:
-            stream.caller = self.admission.caller(stream.principal.name)
+            stream.caller = self.admission.caller(stream.principal.name, stream.principal.weight)
             return stream.caller
         if stream.outlet.caller is None:
             stream.outlet.caller = self.admission.connection()

@@ -17,6 +17,7 @@ cdef class Principal:
     cdef readonly tuple names         # all that a policy may know the caller by
     cdef readonly object mark         # of the rules by which that was found
     cdef readonly int64_t until_ns    # monotonic; 0 = for ever
+    cdef readonly int weight          # how large its share of a queue is beside others
     cdef bytes authorization
     cdef bytes api_key
     cdef readonly dict permissions    # path -> Permission

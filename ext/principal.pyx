@@ -37,9 +37,9 @@ cdef class Permission:
 cdef class Principal:
     """Somebody who calls, known by credentials or not at all, and what of their permissions was decided so far."""
 
-    def __cinit__(self, tuple names not None, mark, bytes authorization, bytes api_key, int64_t until_ns=0):
+    def __cinit__(self, tuple names not None, mark, bytes authorization, bytes api_key, int64_t until_ns=0, int weight=1):
         self.names, self.name = names, names[0] if names else ""
-        self.mark, self.until_ns = mark, until_ns
+        self.mark, self.until_ns, self.weight = mark, until_ns, weight
         self.authorization, self.api_key = authorization, api_key
         self.permissions = {}
 

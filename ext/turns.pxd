@@ -17,6 +17,7 @@ cdef struct Flow:
     void* queue
     int64_t caller
     int level
+    int weight             # batches that it may have in line, as its last request says
     int64_t requests       # all of them
     int64_t rows           # of all of them
     int64_t rows_in_line
@@ -47,7 +48,7 @@ cdef inline Flow* find_flow(Turns* turns, int64_t caller, int level) noexcept no
 
 
 cdef inline Flow* add_flow(Turns* turns, int64_t caller, int level) noexcept nogil:
-    """A flow without requests; NULL if there is no memory."""
+    """A flow without requests and without a weight; NULL if there is no memory."""
     cdef Flow** bucket = turn_bucket(turns, caller)
     cdef Flow* flow = <Flow*>calloc(1, sizeof(Flow))
     if flow != NULL:

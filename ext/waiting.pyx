@@ -1,10 +1,10 @@
 """Where requests wait until a run takes them: in lines by level, in groups by shape, and behind their own.
 
-Fair turns: with several callers in a queue each has rows for one batch in line, and what it has beyond that is parked and
-follows one by one as its own leave. So a line is never longer than there are callers, whatever one of them sends, each
-gets the same share of the rows that are run, and everything stays a matter of a few pointers. Where there is only one
-caller all of its requests stand in line; should another come, what is too much is parked then. Levels are apart: a caller
-has a turn at each. Requests whose caller nobody knows stand in line.
+Fair turns: with several callers in a queue each has rows for one batch in line, or for as many as its weight is, and what
+it has beyond that is parked and follows one by one as its own leave. So a line is never longer than the sum of weights,
+whatever one of them sends, each gets its share of the rows that are run, and everything stays a matter of a few pointers.
+Where there is only one caller all of its requests stand in line; should another come, what is too much is parked then.
+Levels are apart: a caller has a turn at each. Requests whose caller nobody knows stand in line.
 """
 
 from cpython.ref cimport Py_DECREF
@@ -177,11 +177,12 @@ cdef class Waiting:
             return NULL
         flow = find_flow(&self.turns, request.caller, request.level)
         if flow != NULL:
+            flow.weight = request.weight
             return flow
         flow = add_flow(&self.turns, request.caller, request.level)
         if flow == NULL:
             raise MemoryError
-        flow.queue = <void*>self
+        flow.queue, flow.weight = <void*>self, request.weight
         if self.turns.flows == 2:
             for bucket in range(TURN_BUCKETS):
                 other = self.turns.buckets[bucket]
@@ -193,18 +194,20 @@ cdef class Waiting:
 
     cdef bint fits(self, Flow* flow, Request request, int size_class) noexcept:
         """Whether one more may stand in line."""
-        return flow.rows_in_line == 0 or flow.rows_in_line + request.rows <= self.batch_rows[size_class]
+        return flow.rows_in_line == 0 or flow.rows_in_line + request.rows <= self.batch_rows[size_class] * flow.weight
 
     cdef void step_back(self, Flow* flow) noexcept:
         """Park the last ones of a caller who had the line for himself, until no more stand in it than may."""
         cdef void* at = self.lines[flow.level].last
         cdef Request request
+        cdef int64_t most
         while at != NULL:
             request = <Request>at
             at = request.prev_arrival
             if request.flow != <void*>flow:
                 continue
-            if flow.rows_in_line <= max(self.batch_rows[(<Group*>request.group).size_class], request.rows):
+            most = self.batch_rows[(<Group*>request.group).size_class] * flow.weight
+            if flow.rows_in_line <= max(most, request.rows):
                 break
             self.leave(request)
             request.next_arrival = flow.parked.first

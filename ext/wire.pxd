@@ -113,6 +113,7 @@ cdef class Request:
     cdef RequestState state
     cdef int level                # of its priority, from 0
     cdef int line                 # that of its level, or that of late requests
+    cdef int weight               # of who pays for it, as the Admission knows it
     cdef void* next_arrival
     cdef void* prev_arrival
     cdef void* next_in_group

@@ -80,6 +80,8 @@ def _rules(judge: Judge | None) -> Iterator[str]:
         models = "" if "*" in rule.models else f", for models {', '.join(rule.models)}"
         yield f"{', '.join(rule.who)}: {', '.join(rule.may)}{models}"
     yield "anything else is refused"
+    for who, weight in judge.rules.policy.weights:
+        yield f"{who}: weighs {weight} where callers take turns, others 1"
     if judge.rules.keys is not None:
         yield f"there are API keys for: {', '.join(judge.rules.keys.names) or 'nobody'}"
 

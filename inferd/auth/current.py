@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Final
 
-from inferd._native.principal import Permission
+from inferd._native.principal import Permission, Principal
 from inferd.errors import Forbidden
 
 CURRENT: Final[ContextVar[Permission | None]] = ContextVar("permission", default=None)
 """The permission of the call; None where nobody asks."""
 
-WHO: Final[ContextVar[str]] = ContextVar("who", default="")
-"""The name of whoever makes the call; nothing if that is not known."""
+WHO: Final[ContextVar[Principal | None]] = ContextVar("who", default=None)
+"""Whoever makes the call; None where nobody asks."""
 
 
 def require(model: str) -> None:

@@ -133,7 +133,8 @@ class Judge:
             found = name and f"key:{name}"
         if found is None and (authorization is not None or api_key is not None):
             raise Unauthenticated()
-        return Principal((found,) if found is not None else names, rules, authorization, api_key, until_ns)
+        known = (found,) if found is not None else names
+        return Principal(known, rules, authorization, api_key, until_ns, rules.policy.weight(known))
 
 
 def certificate_names(context: Mapping[str, Any]) -> tuple[str, ...]:

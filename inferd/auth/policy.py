@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import Final
+from typing import Annotated, Final
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +15,8 @@ from inferd.errors import StartError
 
 ANYONE: Final = "anyone"
 KNOWN: Final = "known"
+MAX_WEIGHT: Final = 100
+"""A caller of this weight may keep others waiting for so many batches, each time."""
 
 _V2: Final = "inference.GRPCInferenceService"
 # What is not gRPC goes by names of the same form.
@@ -39,6 +41,10 @@ GROUPS: Final = MappingProxyType(
 """Names for methods that are granted together."""
 
 
+def _is_one(names: Sequence[str], who: str) -> bool:
+    return (who == KNOWN and bool(names)) or any(fnmatchcase(name, who) for name in names)
+
+
 class Rule(BaseModel):
     """Whoever matches `who` may call what matches `may`, for models that match `models`."""
 
@@ -50,32 +56,38 @@ class Rule(BaseModel):
 
     def is_for(self, names: Sequence[str]) -> bool:
         """Whether it speaks of a caller that goes by these names."""
-        for who in self.who:
-            if who == ANYONE or (who == KNOWN and names) or any(fnmatchcase(name, who) for name in names):
-                return True
-        return False
+        return any(who == ANYONE or _is_one(names, who) for who in self.who)
 
     def grants(self, method: str) -> bool:
         """Whether it speaks of this method."""
         return any(fnmatchcase(method, pattern) for may in self.may for pattern in GROUPS.get(may, (may,)))
 
 
+Weight = Annotated[int, Field(strict=True, ge=1, le=MAX_WEIGHT)]
+
+
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rules: tuple[Rule, ...]
+    weights: dict[str, Weight] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """All rules there are. Whoever asks gets the union of what they grant."""
+    """All rules there are. Whoever asks gets the union of what they grant, and the greatest weight."""
 
     rules: tuple[Rule, ...]
+    weights: tuple[tuple[str, int], ...] = ()
 
     def patterns(self, names: Sequence[str], method: str) -> tuple[str, ...]:
         """What a model's name must match one of, for this caller and method; nothing if the method is not allowed."""
         found = [rule.models for rule in self.rules if rule.is_for(names) and rule.grants(method)]
         return tuple(dict.fromkeys(pattern for models in found for pattern in models))
+
+    def weight(self, names: Sequence[str]) -> int:
+        """How large this caller's share of a queue is beside others, who have 1 if nothing is said of them."""
+        return max((weight for who, weight in self.weights if _is_one(names, who)), default=1)
 
 
 UNWRITTEN: Final = Policy((Rule(who=(ANYONE,), may=("health", "metrics")), Rule(who=(KNOWN,), may=("*",))))
@@ -95,12 +107,12 @@ def parse(text: str) -> Policy:
         mark = getattr(failure, "problem_mark", None)
         raise StartError("it is no YAML" + (f", from line {mark.line + 1} on" if mark else "")) from None
     try:
-        rules = _File.model_validate(found).rules
+        file = _File.model_validate(found)
     except ValidationError as failure:
         first = failure.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise StartError(f"{where}: {first['msg']}") from None
-    for number, rule in enumerate(rules):
+    for number, rule in enumerate(file.rules):
         for may in rule.may:
             if may not in GROUPS and "/" not in may and may != "*":
                 raise StartError(
@@ -108,8 +120,15 @@ def parse(text: str) -> Policy:
                     "package.Service/Method"
                 )
         for who in rule.who:
-            if who not in (ANYONE, KNOWN) and not who.startswith(("key:", "jwt:", "cert:", "*")):
+            if who != ANYONE and not _may_be_known(who):
                 raise StartError(
                     f"rules.{number}.who: {who!r} is nobody; write anyone, known, or key:NAME, jwt:SUBJECT, cert:NAME"
                 )
-    return Policy(rules)
+    for who in file.weights:
+        if not _may_be_known(who):
+            raise StartError(f"weights: {who!r} is nobody who is known; write known, key:NAME, jwt:SUBJECT, cert:NAME")
+    return Policy(file.rules, tuple(file.weights.items()))
+
+
+def _may_be_known(who: str) -> bool:
+    return who == KNOWN or who.startswith(("key:", "jwt:", "cert:", "*"))

@@ -37,7 +37,7 @@ def _behind(judge: Judge, route: Route) -> Route:
     async def ask(request: Request) -> Response:
         # A client's certificate is not looked at here: what carries HTTP does not show it.
         principal, permission = judge.admit((), request.headers, route.name)
-        token, named = CURRENT.set(permission), WHO.set(principal.name)
+        token, named = CURRENT.set(permission), WHO.set(principal)
         try:
             if "model" in request.path_params:
                 require(request.path_params["model"])

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from inferd._native.admission import Admission, let_go
+from inferd._native.admission import Admission, Caller, let_go
 from inferd._native.bind import bind
 from inferd._native.region import Regions
 from inferd._native.stats import ModelStats
@@ -63,7 +63,7 @@ class Answering:
             if self._watching.samplings is not None:
                 self._watching.begin(names, request, started_ns, metadata() or ())
             signature = model.answering().signature
-            self._admission.admit(request, self._admission.caller(WHO.get() or caller))
+            self._admission.admit(request, self._caller(caller))
             bind(signature, request, self._regions)
             request.deadline_ns = self._deadline_ns(started_ns, remaining_s)
             return await model.infer(request)
@@ -90,6 +90,12 @@ class Answering:
                 trace = self._watching.tell(names, request, code, started_ns, now_ns)
                 if trace is not None:
                     stats.exemplify(code, seconds, trace.trace_id)
+
+    def _caller(self, connection: str) -> Caller:
+        who = WHO.get()
+        if who is None or not who.name:
+            return self._admission.caller(connection)
+        return self._admission.caller(who.name, who.weight)
 
     def _deadline_ns(self, now_ns: int, remaining_s: float | None) -> int:
         """On our monotonic clock, 0 for none."""

@@ -50,7 +50,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 code, text = failure.code, failure.public_text
             else:
                 CURRENT.set(permission)
-                WHO.set(principal.name)
+                WHO.set(principal)
                 made = behavior(request, context)
                 if not hasattr(made, "__aiter__"):
                     return await made

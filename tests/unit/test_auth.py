@@ -262,6 +262,10 @@ def test_a_changed_policy_holds_for_callers_that_are_known_already(tmp_path: Pat
         ("rules: [{who: [alice], may: [infer]}]", "'alice' is nobody"),
         ("rules: [{who: [known], may: [inference]}]", "'inference' is no group"),
         ("rules: [{who: [known], may: [infer], models: []}]", "rules.0.models"),
+        ("{rules: [], weights: {'key:a': 0}}", "weights.key:a"),
+        ("{rules: [], weights: {'key:a': 101}}", "weights.key:a"),
+        ("{rules: [], weights: {'key:a': 1.5}}", "weights.key:a"),
+        ("{rules: [], weights: {anyone: 2}}", "'anyone' is nobody who is known"),
     ],
 )
 def test_a_policy_that_says_something_else_is_refused_with_the_place(tmp_path: Path, text: str, said: str) -> None:
@@ -269,6 +273,22 @@ def test_a_policy_that_says_something_else_is_refused_with_the_place(tmp_path: P
     with pytest.raises(StartError) as refusal:
         Judge(Auth(policy=tmp_path / "policy"))
     assert said in str(refusal.value)
+
+
+def test_a_caller_weighs_what_the_policy_says_and_otherwise_one(tmp_path: Path) -> None:
+    alice, bob, carol = keys_of(tmp_path / "keys", "alice", "bob", "carol")
+    path = tmp_path / "policy"
+    path.write_text("{rules: [{who: [anyone], may: [infer]}], weights: {'key:alice': 3, 'key:*b': 5, 'key:bo*': 2}}")
+    judge = Judge(Auth(keys=tmp_path / "keys", policy=path), now_s=Clock())
+
+    def weights() -> list[int]:
+        everybody = [bearer(alice), bearer(bob), bearer(carol), {}]
+        return [judge.admit((), headers, INFER)[0].weight for headers in everybody]
+
+    # The greatest counts; who is not known weighs as little as who is not named.
+    assert weights() == [3, 5, 1, 1]
+    path.write_text("{rules: [{who: [anyone], may: [infer]}], weights: {known: 2}}")
+    assert weights() == [2, 2, 2, 1]
 
 
 def test_what_is_remembered_of_callers_is_bounded(tmp_path: Path) -> None:

@@ -45,10 +45,11 @@ def test_of_a_server_for_this_machine_alone_there_is_nothing_to_think_about() ->
 def test_rules_and_the_names_of_keys_are_told_and_no_key_is(tmp_path: Path) -> None:
     secret, entry = keys.make("alice")
     keys.add(tmp_path / "keys", entry)
-    (tmp_path / "policy").write_text("rules: [{who: [anyone], may: [infer], models: [a]}]")
+    (tmp_path / "policy").write_text("rules: [{who: [anyone], may: [infer], models: [a]}]\nweights: {'key:alice': 3}")
     said = told({"auth.keys": str(tmp_path / "keys"), "auth.policy": str(tmp_path / "policy")})
     text = str(said)
     assert "anyone: infer, for models a" in said["who may what"]
+    assert "key:alice: weighs 3 where callers take turns, others 1" in said["who may what"]
     assert "there are API keys for: alice" in said["who may what"]
     assert secret not in text
     assert entry.digest.hex() not in text

@@ -58,6 +58,9 @@ PLANS: tuple[Plan | None, ...] = (
     Plan((REJECT,), in_order=True),
 )
 
+WEIGHTS = (1, 1, 3)
+"""Of each caller."""
+
 
 @dataclass(eq=False)
 class Entry:
@@ -184,7 +187,7 @@ class Model:
             return
         other = self.flows[0]
         for one in [one for one in reversed(self.waiting) if self.flow(one) == other]:
-            if self.rows_in_line(other) <= max(self.batch_rows[CLASSES[one.width]], one.rows):
+            if self.rows_in_line(other) <= max(self.most(one), one.rows):
                 return
             self.waiting.remove(one)
             self.review(key_of(one))
@@ -200,7 +203,11 @@ class Model:
 
     def fits(self, entry: Entry, flow: Key) -> bool:
         rows = self.rows_in_line(flow)
-        return rows == 0 or rows + entry.rows <= self.batch_rows[CLASSES[entry.width]]
+        return rows == 0 or rows + entry.rows <= self.most(entry)
+
+    def most(self, entry: Entry) -> int:
+        """Rows that a caller may have in line once there are others: a batch for each unit of its weight."""
+        return self.batch_rows[CLASSES[entry.width]] * WEIGHTS[entry.caller - 1]
 
     def refill(self, gone: list[Entry]) -> None:
         """Those who left the line are followed by their own, first those of whom one left first."""
@@ -351,7 +358,7 @@ class QueueAndModel(RuleBasedStateMachine):
             schedule=None if plan is None else plan.schedule(),
         )
         self.admission = Admission()
-        self.callers = [self.admission.connection() for _ in range(3)]
+        self.callers = [self.admission.caller(f"{number}", weight) for number, weight in enumerate(WEIGHTS)]
         self.model = Model(batch_rows, max_rows, max_bytes, delay_ns, preferred, plan)
         self.now_ns = 1
         self.left: list[Entry] = []  # taken or expired: these never come back

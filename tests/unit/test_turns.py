@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +21,10 @@ class Callers:
     def __init__(self) -> None:
         self._admission = Admission()
         self._callers = {name: self._admission.connection() for name in "abcd"}
+
+    def weigh(self, **weights: int) -> None:
+        for name, weight in weights.items():
+            self._callers[name] = self._admission.caller(name, weight)
 
     def put(self, line: BatchQueue, name: str, count: int = 1, *, rows: int = 1, priority: int = 0) -> list[Request]:
         made = [request(rows, id=name, priority=priority) for _ in range(count)]
@@ -70,6 +75,62 @@ def test_rows_count_and_not_requests(callers: Callers) -> None:
     callers.put(line, "a", 10, rows=4)
     callers.put(line, "b", 40)
     assert served(line, 4) == ["a", "bbbb", "a", "bbbb"]
+
+
+def test_a_caller_of_weight_3_gets_three_batches_for_each_of_the_others(callers: Callers) -> None:
+    callers.weigh(a=3)
+    line = queue(batch_rows=2)
+    for name in "abc":
+        callers.put(line, name, 60)
+    turn = ["aa", "aa", "aa", "bb", "cc"]
+    assert served(line, 15) == turn * 3
+
+
+def test_a_weight_is_the_one_of_the_callers_last_request(callers: Callers) -> None:
+    line = queue(batch_rows=1)
+    callers.put(line, "a", 10)
+    callers.put(line, "b", 10)
+    callers.weigh(a=1)
+    again = queue(batch_rows=1)
+    callers.put(again, "a", 10)
+    callers.put(again, "b", 10)
+    callers.weigh(a=2)
+    callers.put(again, "a", 1)
+    assert "".join(served(line, 8)) == "abababab"
+    # What may stand in line now follows as soon as one of its own leaves.
+    assert "".join(served(again, 8)) == "abaabaab"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_shares_of_rows_tend_to_the_weights_and_nobody_starves(callers: Callers, seed: int) -> None:
+    chance = random.Random(seed)
+    batch_rows = chance.choice([1, 4, 8])
+    weights = {name: chance.choice([1, 1, 2, 3, 5, 10]) for name in "abcd"}
+    callers.weigh(**weights)
+    line = queue(batch_rows=batch_rows, max_queue_rows=1 << 20)
+    waiting = dict.fromkeys(weights, 0)
+    rows = dict.fromkeys(weights, 0)
+    in_a_row, longest = dict.fromkeys(weights, 0), dict.fromkeys(weights, 0)
+    for _ in range(60 * sum(weights.values())):
+        # Everybody always has more waiting than may stand in line.
+        for name in chance.sample("abcd", 4):
+            while waiting[name] < 2 * batch_rows * weights[name]:
+                size = chance.randint(1, batch_rows)
+                waiting[name] += size
+                callers.put(line, name, rows=size)
+        members = taken(line.take(0)).members
+        for one in members:
+            waiting[one.id] -= one.rows
+            rows[one.id] += one.rows
+        for name in weights:
+            in_a_row[name] = 0 if name in {one.id for one in members} else in_a_row[name] + 1
+            longest[name] = max(longest[name], in_a_row[name])
+    shares = {name: rows[name] / sum(rows.values()) for name in weights}
+    for name, weight in weights.items():
+        # Requests that do not fill their room to the last row cost a caller part of a batch per turn at most.
+        assert shares[name] == pytest.approx(weight / sum(weights.values()), rel=0.35), (seed, weights, shares)
+        # All others' turns, whose batches may be cut in two where a request does not fit.
+        assert longest[name] <= 2 * (sum(weights.values()) - weight) + 2, (seed, weights, longest)
 
 
 def test_the_requests_of_one_caller_stay_in_order(callers: Callers) -> None:
