@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -11,6 +11,7 @@ from inferd._native.signature import Signature
 from inferd.batchable import Batchability
 from inferd.config import Settings
 from inferd.device import Device, Devices
+from inferd.engines import with_folders
 from inferd.errors import ModelFailed
 from inferd.repository import GroupDecl, ModelDecl, RuntimeDecl, VersionDir
 from inferd.session import Session, SessionOptions, Slot
@@ -71,13 +72,14 @@ def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int,
     Raises ModelFailed with the reason and, where there is one, the remedy.
     """
     places = _places(decl, devices)
+    tensorrt, warnings = _tensorrt(decl, version, settings, places)
     sessions: list[Session] = []
     try:
         for device in places:
-            options = _options(decl.runtime, threads, device, settings)
+            options = _options(decl.runtime, threads, device, settings, tensorrt)
             sessions.append(Session(version.model_path, options, device))
             completing.agree(decl, sessions[-1])
-        return _prepared(decl, version, settings, tuple(sessions), tuple(places.values()))
+        return _prepared(decl, version, settings, tuple(sessions), tuple(places.values()), warnings)
     except BaseException:
         for session in sessions:
             session.close()
@@ -104,10 +106,15 @@ def _places(decl: ModelDecl, devices: Devices) -> Mapping[Device, int]:
 
 
 def _prepared(
-    decl: ModelDecl, version: VersionDir, settings: Settings, sessions: tuple[Session, ...], counts: tuple[int, ...]
+    decl: ModelDecl,
+    version: VersionDir,
+    settings: Settings,
+    sessions: tuple[Session, ...],
+    counts: tuple[int, ...],
+    warned: Iterable[str],
 ) -> Loaded:
     session = sessions[0]
-    warnings = [*decl.warnings, *_not_here(decl, session.device)]
+    warnings = [*decl.warnings, *warned, *_not_here(decl, session.device)]
     batching, max_rows = _decide(decl, session, settings, warnings)
     decl = completing.complete(decl, session, batched=batching.batched, why=batching.reason)
     signature = batchable.signature_of(
@@ -148,7 +155,19 @@ def _prepared(
     return made
 
 
-def _options(decl: RuntimeDecl, threads: int, device: Device, settings: Settings) -> SessionOptions:
+def _tensorrt(
+    decl: ModelDecl, version: VersionDir, settings: Settings, places: Iterable[Device]
+) -> tuple[Mapping[str, str] | None, list[str]]:
+    """The TensorRT provider's options, if the file wants it and a GPU is there to want it on, and warnings."""
+    wanted = decl.runtime.tensorrt_options
+    if wanted is None or all(device.gpu_number is None for device in places):
+        return None, []
+    return with_folders(wanted, settings.device.cache_path, decl.name, version.version)
+
+
+def _options(
+    decl: RuntimeDecl, threads: int, device: Device, settings: Settings, tensorrt: Mapping[str, str] | None
+) -> SessionOptions:
     return SessionOptions(
         intra_op_threads=decl.intra_op_threads or threads,
         inter_op_threads=decl.inter_op_threads or 1,
@@ -159,6 +178,7 @@ def _options(decl: RuntimeDecl, threads: int, device: Device, settings: Settings
         entries=decl.session_entries,
         shrink_arenas=tuple(arena for arena in decl.shrink_arenas if arena in device.arenas()),
         cuda=decl.cuda_options,
+        tensorrt=None if device.gpu_number is None else tensorrt,
         slot_memory_nbytes=settings.device.slot_memory_bytes,
     )
 
@@ -173,6 +193,8 @@ def _not_here(decl: ModelDecl, device: Device) -> Iterator[str]:
         yield f"config.pbtxt: instance_group asks for {instances.wanted}{named}; no GPU is used here, the CPU runs it"
     missing = [arena for arena in runtime.shrink_arenas if arena not in device.arenas()]
     cuda = [*sorted(runtime.cuda_options), *(f"memory.enable_memory_arena_shrinkage {arena}" for arena in missing)]
+    if runtime.tensorrt_options is not None:
+        cuda.append("execution accelerator 'tensorrt'")
     if cuda:
         yield f"config.pbtxt: for CUDA, which is not used here, and so without effect: {', '.join(cuda)}"
 

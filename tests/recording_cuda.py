@@ -292,8 +292,9 @@ class RecordingLane(CudaLane):
 class RecordingWorkspace(CudaWorkspace):
     lane_type = RecordingLane
 
-    def providers(self, options: Mapping[str, str]) -> list[Provider]:
+    def providers(self, options: Mapping[str, str], tensorrt: Mapping[str, str] | None = None) -> list[Provider]:
         """What computes in the end."""
+        self.asked = super().providers(options, tensorrt)
         return ["CPUExecutionProvider"]
 
     def lane(self) -> CudaLane:

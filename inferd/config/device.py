@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from inferd.config.kinds import Section
+from inferd.config.kinds import FilePath, Section
 
 
 class DeviceSettings(Section):
@@ -16,6 +16,11 @@ class DeviceSettings(Section):
         default="auto",
         description="What models run on: auto is GPUs where all that they need is there, else the CPU; cuda refuses to "
         "start without GPUs; cpu never looks for any.",
+    )
+    cache_path: FilePath | None = Field(
+        default=None,
+        description="Folder for what takes long to make and may be kept from one start to the next, such as TensorRT's "
+        "engines; nothing is kept without one. It must be this user's alone.",
     )
     slot_memory_bytes: int = Field(
         default=0,

@@ -76,8 +76,11 @@ class Lane(Protocol):
 class Workspace(Protocol):
     """What one session has of a device."""
 
-    def providers(self, options: Mapping[str, str]) -> list[Provider]:
-        """ONNX Runtime's execution providers, best first; `options` are the device's own provider's."""
+    def providers(self, options: Mapping[str, str], tensorrt: Mapping[str, str] | None = None) -> list[Provider]:
+        """ONNX Runtime's execution providers, best first; `options` are the device's own provider's.
+
+        With options for TensorRT it comes before that one.
+        """
 
     def loading(self) -> AbstractContextManager[None]:
         """Around making and destroying the session."""

@@ -52,7 +52,7 @@ class CpuLane:
 class CpuWorkspace:
     """Sessions on the CPU share nothing."""
 
-    def providers(self, options: Mapping[str, str]) -> list[Provider]:
+    def providers(self, options: Mapping[str, str], tensorrt: Mapping[str, str] | None = None) -> list[Provider]:
         """The CPU provider alone."""
         return ["CPUExecutionProvider"]
 

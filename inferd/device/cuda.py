@@ -18,6 +18,7 @@ from inferd.device.failures import OUT_OF_MEMORY, STICKY, cuda_code
 from inferd.device.gate import Gate
 from inferd.errors import DeviceLost, InferdError, OutOfDeviceMemory
 
+TENSORRT_PROVIDER: Final = "TensorrtExecutionProvider"
 HOST_TO_DEVICE: Final = 1
 DEVICE_TO_HOST: Final = 2
 
@@ -132,14 +133,13 @@ class CudaWorkspace:
         """Make this GPU the current one of the calling thread."""
         self._cuda.runtime.setDevice(self._device_id)
 
-    def providers(self, options: Mapping[str, str]) -> list[Provider]:
-        """CUDA on our stream, and the CPU for operators that CUDA has no kernel for."""
-        cuda = {
-            **options,
-            "device_id": str(self._device_id),
-            "user_compute_stream": str(self.compute.ptr),
-        }
-        return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
+    def providers(self, options: Mapping[str, str], tensorrt: Mapping[str, str] | None = None) -> list[Provider]:
+        """TensorRT where it is wanted, CUDA for the rest on the same stream, and the CPU for what neither can run."""
+        ours = {"device_id": str(self._device_id), "user_compute_stream": str(self.compute.ptr)}
+        found: list[Provider] = [("CUDAExecutionProvider", {**options, **ours}), "CPUExecutionProvider"]
+        if tensorrt is not None:
+            found.insert(0, (TENSORRT_PROVIDER, {**tensorrt, **ours}))
+        return found
 
     @contextmanager
     def loading(self) -> Iterator[None]:

@@ -8,10 +8,12 @@ from inferd.repository.instances import GroupDecl, InstancesDecl
 from inferd.repository.overrides import Override
 from inferd.repository.runtime import RuntimeDecl
 from inferd.repository.scan import BrokenModel, ModelDir, Reader, Repository, VersionDir, digest
+from inferd.repository.tensorrt import CACHES as TENSORRT_CACHES
 from inferd.repository.tensors import TensorDecl
 from inferd.repository.warmup import SampleTensor, WarmupSample
 
 __all__ = [
+    "TENSORRT_CACHES",
     "BatchingDecl",
     "BrokenModel",
     "GroupDecl",

@@ -14,6 +14,7 @@ from inferd.errors import RepositoryError
 from inferd.repository.config import declare, parse
 from inferd.repository.fields import FIELDS, Place
 from inferd.repository.parameters import CUDA_OPTIONS, PARAMETERS, Parameter
+from inferd.repository.tensorrt import NOT_TAKEN, TENSORRT_OPTIONS
 
 PLACES: Mapping[Place, str] = MappingProxyType(
     {Place.ACTED: "acted on", Place.IGNORED: "ignored, with a warning", Place.REFUSED: "**refused**"}
@@ -114,7 +115,7 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "optimization.priority": "The priority of the model's work on a GPU.",
         "optimization.cuda": "CUDA graphs and streams.",
         "optimization.execution_accelerators": (
-            "`cuda` and its parameters, see below. Others, such as `tensorrt` and `openvino`, are not offered: a "
+            "`cuda` and `tensorrt` with their parameters, see below. Others, such as `openvino`, are not offered: a "
             "warning names them and the model runs without."
         ),
         "optimization.input_pinned_memory": "Memory that a GPU copies from faster.",
@@ -210,6 +211,17 @@ def _lines() -> Iterator[str]:
         "",
     )
     yield from table(("Parameter", "Value", "For", "What it does"), _parameters(CUDA_OPTIONS))
+    yield from (
+        "",
+        "## Parameters of the accelerator `tensorrt`",
+        "",
+        "The same with this name gives what TensorRT can run to TensorRT, and the rest to CUDA. It takes a build of",
+        "ONNX Runtime and libraries that have it ([GPUs](gpu.md)); without them the model fails to load.",
+        "",
+    )
+    yield from table(("Parameter", "Value", "For", "What it does"), _parameters(TENSORRT_OPTIONS))
+    yield from ("", "These of Triton's are refused:", "")
+    yield from (f"- `{name}`: {reason}." for name, reason in NOT_TAKEN.items())
     yield from ("", "## What is refused, and what is warned of", "", "```text")
     for text in WRONG:
         yield from (f"# {text}", _refusal(text))
@@ -226,7 +238,13 @@ def _fields() -> Iterator[tuple[str, ...]]:
 
 def _parameters(parameters: Mapping[str, Parameter]) -> Iterator[tuple[str, ...]]:
     for name, one in parameters.items():
-        yield f"`{name}`", one.values, "CUDA" if one.is_for_cuda else "CPU and CUDA", one.does
+        yield f"`{name}`", one.values, _for(one), one.does
+
+
+def _for(one: Parameter) -> str:
+    if one.field == "tensorrt_options":
+        return "TensorRT"
+    return "CUDA" if one.is_for_cuda else "CPU and CUDA"
 
 
 def _refusal(text: str) -> str:

@@ -35,24 +35,26 @@ class Parameter:
     @property
     def is_for_cuda(self) -> bool:
         """Nothing on a CPU listens to it."""
-        return self.field == "cuda_options"
+        return self.field in ("cuda_options", "tensorrt_options")
 
 
 def _count(said: str) -> int | None:
     return int(said) if re.fullmatch("[0-9]{1,4}", said) else None
 
 
-def _yes_or_no(said: str) -> bool | None:
+def yes_or_no(said: str) -> bool | None:
+    """What a switch says."""
     return {"1": True, "true": True, "0": False, "false": False}.get(said.lower())
 
 
 def _digit(said: str) -> str | None:
     """A switch, as ONNX Runtime's own settings spell it."""
-    said_yes = _yes_or_no(said)
+    said_yes = yes_or_no(said)
     return None if said_yes is None else str(int(said_yes))
 
 
-def _bytes(said: str) -> str | None:
+def whole_bytes(said: str) -> str | None:
+    """A number of bytes that fits into 64 bits."""
     return said if re.fullmatch("[0-9]{1,20}", said) and int(said) < 2**64 else None
 
 
@@ -65,7 +67,8 @@ def _arenas(said: str) -> tuple[str, ...] | None:
     return arenas if all(re.fullmatch("cpu:0|gpu:[0-9]{1,2}", arena) for arena in arenas) else None
 
 
-def _one_of(*names: str) -> Callable[[str], str | None]:
+def one_of(*names: str) -> Callable[[str], str | None]:
+    """Any of these names, as it is."""
     return lambda said: said if said in names else None
 
 
@@ -96,16 +99,16 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
         "execution_mode": Parameter(
             "parallel",
             "0 (sequential) or 1 (parallel)",
-            _yes_or_no,
+            yes_or_no,
             "Whether operators that do not need each other run beside each other.",
         ),
         "enable_mem_arena": Parameter(
-            "memory_arena", SWITCH, _yes_or_no, "Keep memory between runs instead of giving it back; 1 where not said."
+            "memory_arena", SWITCH, yes_or_no, "Keep memory between runs instead of giving it back; 1 where not said."
         ),
         "enable_mem_pattern": Parameter(
             "memory_pattern",
             SWITCH,
-            _yes_or_no,
+            yes_or_no,
             "Plan the memory of a run from an earlier one of the same shapes; 1 where not said.",
         ),
         "memory.enable_memory_arena_shrinkage": Parameter(
@@ -146,7 +149,7 @@ PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
             _numbered(*ALGORITHM_SEARCHES),
             "How cuDNN chooses the algorithm of a convolution.",
         ),
-        "gpu_mem_limit": _cuda("gpu_mem_limit", BYTES, _bytes, "The largest size of the GPU's arena."),
+        "gpu_mem_limit": _cuda("gpu_mem_limit", BYTES, whole_bytes, "The largest size of the GPU's arena."),
         "arena_extend_strategy": _cuda(
             "arena_extend_strategy",
             "0 (next power of two) or 1 (as requested)",
@@ -168,7 +171,7 @@ CUDA_OPTIONS: Mapping[str, Parameter] = MappingProxyType(
         "arena_extend_strategy": _cuda(
             "arena_extend_strategy",
             " or ".join(ARENA_STRATEGIES),
-            _one_of(*ARENA_STRATEGIES),
+            one_of(*ARENA_STRATEGIES),
             "By how much the GPU's arena grows.",
         ),
         "cudnn_conv1d_pad_to_nc1d": _cuda(
@@ -177,7 +180,7 @@ CUDA_OPTIONS: Mapping[str, Parameter] = MappingProxyType(
         "cudnn_conv_algo_search": _cuda(
             "cudnn_conv_algo_search",
             "EXHAUSTIVE, HEURISTIC or DEFAULT",
-            _one_of(*ALGORITHM_SEARCHES),
+            one_of(*ALGORITHM_SEARCHES),
             "How cuDNN chooses the algorithm of a convolution.",
         ),
         "cudnn_conv_use_max_workspace": PARAMETERS["cudnn_conv_use_max_workspace"],

@@ -13,7 +13,7 @@ from inferd.device import Device, Lane, Provider
 from inferd.errors import ModelFailed
 from inferd.session.failures import one_line
 from inferd.session.options import SessionOptions, ort_options
-from inferd.session.runtime import ort
+from inferd.session.runtime import RUNTIME_VERSION, ort
 from inferd.session.tensors import BFLOAT16, ELEMENT_TYPES, STRING, tensor_info
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Session:
         self._workspace = device.workspace(options.slot_memory_nbytes)
         try:
             with self._workspace.loading():
-                self.ort = _loaded(path, options, self._workspace.providers(options.cuda), device)
+                self.ort = _loaded(path, options, self._workspace.providers(options.cuda, options.tensorrt), device)
             self.graph_ids = count(1) if options.cuda_graphs and device.asynchronous else None
             self.inputs = tuple(tensor_info(node, "input", path) for node in self.ort.get_inputs())
             self.outputs = tuple(tensor_info(node, "output", path) for node in self.ort.get_outputs())
@@ -78,13 +78,19 @@ class Session:
 
 
 def _loaded(path: Path, options: SessionOptions, providers: list[Provider], device: Device) -> ort.InferenceSession:
+    wanted = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+    unbuilt = [name for name in wanted if name not in ort.get_available_providers()]
+    if unbuilt:
+        raise ModelFailed(
+            f"{path}: this build of ONNX Runtime, {RUNTIME_VERSION}, is without {' and '.join(unbuilt)}; docs/gpu.md "
+            "says what to install"
+        )
     try:
         made = ort.InferenceSession(str(path), ort_options(options), providers=providers)
     except Exception as failure:  # the binding raises RuntimeError, ValueError and classes of its own
         known = device.failure_of(failure)
         reason = str(known) if known is not None else f"ONNX Runtime cannot load it: {one_line(failure)}"
         raise ModelFailed(f"{path}: {reason}") from failure
-    wanted = [provider if isinstance(provider, str) else provider[0] for provider in providers]
     missing = [name for name in wanted if name not in made.get_providers()]
     if missing:
         # The runtime would go on without them and say nothing; a slow answer is a failure that nobody sees.

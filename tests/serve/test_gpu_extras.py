@@ -13,6 +13,9 @@ import onnx
 import onnx_models
 import pytest
 
+from inferd.repository.parameters import CUDA_OPTIONS
+from inferd.repository.tensorrt import PRECISIONS, TENSORRT_OPTIONS
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Gigabytes in all, and only from an index.
@@ -59,6 +62,39 @@ def serve(python: Path, tmp_path: Path, *flags: str) -> tuple[int, str]:
 def test_the_pair_imports_and_is_for_gpus(python: Path) -> None:
     said = "import cupy, onnxruntime; print('CUDAExecutionProvider' in onnxruntime.get_available_providers())"
     assert subprocess.run([python, "-c", said], capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+def test_the_providers_know_every_option_that_models_may_give_them(python: Path) -> None:
+    """Each refuses names that it does not know; here they are looked for in the wheel's own libraries."""
+    (capi,) = python.parent.parent.glob("lib/python3*/site-packages/onnxruntime/capi")
+    ours = {"device_id", "user_compute_stream"}
+    tensorrt = {one.key for one in TENSORRT_OPTIONS.values()} - {"precision_mode"} | set(PRECISIONS.values()) - {""}
+    unknown = set()
+    for library, keys in (("tensorrt", tensorrt | ours), ("cuda", set(CUDA_OPTIONS) | ours)):
+        held = (capi / f"libonnxruntime_providers_{library}.so").read_bytes()
+        unknown |= {key for key in keys if key.encode() + b"\0" not in held}
+    # 1.18, the last for CUDA 11, is older than two of them.
+    assert unknown <= {"trt_bf16_enable", "fuse_conv_bias"}
+    assert not unknown or not (capi / "build_and_package_info.py").exists()
+
+
+def test_without_tensorrts_libraries_a_model_that_wants_it_fails_and_says_so(python: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.onnx"
+    onnx.save(onnx_models.scale(), model)
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from recording_cuda import RecordingCuda\n"
+        "from inferd.device import CudaDevice\n"
+        "from inferd.session import Session, SessionOptions\n"
+        "asked = SessionOptions(tensorrt={'trt_fp16_enable': 'True'})\n"
+        "Session(Path(sys.argv[1]), asked, CudaDevice(RecordingCuda()))\n"
+    )
+    path = f"{ROOT}:{ROOT / 'tests'}"
+    ended = subprocess.run(
+        [python, "-c", script, model], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert "ModelFailed" in ended.stderr
+    assert "ONNX Runtime has no TensorrtExecutionProvider" in ended.stderr
 
 
 def test_without_a_driver_it_serves_on_the_cpu_and_says_so(python: Path, tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_all_that_is_not_here_is_named_and_hides_nothing(stocked: Server) -> Non
     (gpu,) = warnings.pop(TABLE.name)
     assert "instance_group asks for KIND_GPU with gpus 0" in gpu
     (accelerator,) = warnings.pop(TEXT_DETECTOR.name)
-    assert "execution accelerator 'tensorrt' is not offered" in accelerator
+    assert "without effect: execution accelerator 'tensorrt'" in accelerator
     assert warnings == {}
 
 

@@ -82,10 +82,10 @@ LABELS = ("north", "east", "south", "west")
 
 # What a person reads who moves such a repository to a machine without GPUs.
 WARNINGS = {
-    "config.pbtxt: execution accelerator 'tensorrt' is not offered: the model runs without it",
     "config.pbtxt: instance_group asks for KIND_GPU with gpus 0, 1; no GPU is used here, the CPU runs it",
     "config.pbtxt: for CUDA, which is not used here, and so without effect: cudnn_conv_algo_search, "
-    "cudnn_conv_use_max_workspace, gpu_mem_limit, memory.enable_memory_arena_shrinkage gpu:0",
+    "cudnn_conv_use_max_workspace, gpu_mem_limit, memory.enable_memory_arena_shrinkage gpu:0, "
+    "execution accelerator 'tensorrt'",
 }
 
 

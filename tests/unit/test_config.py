@@ -96,6 +96,7 @@ OTHER = {
     "admission.large_bytes": 10,
     "shared_memory.enabled": True,
     "shared_memory.max_regions": 5,
+    "device.cache_path": "cache",
     "device.kind": "cpu",
     "device.slot_memory_bytes": 1 << 30,
     "threads.cpus": 1.5,

@@ -16,7 +16,7 @@ LAYERS = (
     {"_native", "proto", "config", "cpus", "health", "device", "pace", "memory", "offloop"},
     {"repository", "telemetry", "session", "tls", "auth", "admission"},
     {"synthetic", "trial"},
-    {"batchable", "completing", "warmup"},
+    {"batchable", "completing", "warmup", "engines"},
     {"loading", "instance"},
     {"runner", "inline", "queueing"},
     {"models"},

@@ -8,6 +8,7 @@ from inferd.repository import declare, parse
 from inferd.repository.docs import EXAMPLE, MEANINGS, page
 from inferd.repository.fields import FIELDS, Place
 from inferd.repository.parameters import CUDA_OPTIONS, PARAMETERS
+from inferd.repository.tensorrt import TENSORRT_OPTIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "model-config.md"
 
@@ -21,7 +22,7 @@ def test_every_field_with_a_place_has_a_meaning() -> None:
 
 
 def test_every_parameter_has_its_line() -> None:
-    for name in [*PARAMETERS, *CUDA_OPTIONS]:
+    for name in [*PARAMETERS, *CUDA_OPTIONS, *TENSORRT_OPTIONS]:
         assert f"\n| `{name}` | " in page()
 
 

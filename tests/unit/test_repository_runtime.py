@@ -9,6 +9,7 @@ import pytest
 from inferd.errors import RepositoryError
 from inferd.repository import RuntimeDecl, declare, parse
 from inferd.repository.parameters import CUDA_OPTIONS, PARAMETERS
+from inferd.repository.tensorrt import TENSORRT_OPTIONS
 
 
 def parameter(key: str, said: str) -> str:
@@ -117,7 +118,12 @@ def test_options_of_the_cuda_accelerator_are_read_in_their_own_spelling_and_para
 
 @pytest.mark.parametrize(
     ("side", "name"),
-    [("gpu_execution_accelerator", "tensorrt"), ("cpu_execution_accelerator", "openvino")],
+    [
+        ("gpu_execution_accelerator", "migraphx"),
+        ("gpu_execution_accelerator", "TensorRT"),
+        ("cpu_execution_accelerator", "openvino"),
+        ("cpu_execution_accelerator", "tensorrt"),
+    ],
 )
 def test_an_accelerator_that_is_not_offered_is_named(side: str, name: str) -> None:
     said = 'parameters { key: "precision_mode" value: "FP16" }'
@@ -139,6 +145,6 @@ def test_an_option_of_cuda_that_is_unknown_is_named_and_a_wrong_one_refused() ->
 
 def test_every_parameter_sets_a_field_that_there_is() -> None:
     names = {one.name for one in fields(RuntimeDecl)}
-    for table in (PARAMETERS, CUDA_OPTIONS):
+    for table in (PARAMETERS, CUDA_OPTIONS, TENSORRT_OPTIONS):
         assert {one.field for one in table.values()} <= names
     assert all(one.is_for_cuda and one.key == name for name, one in CUDA_OPTIONS.items())
