@@ -7,6 +7,7 @@ cimport cython
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp
 
+from inferd._native.headers cimport Header, headers_at, shared_bytes
 from inferd._native.principal cimport Principal, Permission
 from inferd._native.nghttp2 cimport nghttp2_rcbuf_get_buf, nghttp2_vec
 from inferd._native.stream cimport Stream
@@ -46,20 +47,18 @@ cdef class Guard:
         cdef Principal last = stream.outlet.principal
         cdef int64_t now_ns = stream.arrived_ns
         cdef int i
-        cdef nghttp2_vec key, text
+        cdef Header* at = headers_at(&stream.headers)
+        cdef nghttp2_vec key
         cdef bytes path = b"", authorization = None, api_key = None
         cdef Permission permission
-        for i in range(stream.header_count):
-            key = nghttp2_rcbuf_get_buf(stream.headers[i].name)
-            if key.len != 5 and key.len != 9 and key.len != 13:
-                continue
-            text = nghttp2_rcbuf_get_buf(stream.headers[i].value)
+        for i in range(stream.headers.count):
+            key = nghttp2_rcbuf_get_buf(at[i].name)
             if key.len == 5 and memcmp(key.base, b":path", 5) == 0:
-                path = (<char*>text.base)[:text.len]
+                path = shared_bytes(at[i].value)
             elif key.len == 9 and memcmp(key.base, b"x-api-key", 9) == 0:
-                api_key = (<char*>text.base)[:text.len]
+                api_key = shared_bytes(at[i].value)
             elif key.len == 13 and memcmp(key.base, b"authorization", 13) == 0:
-                authorization = (<char*>text.base)[:text.len]
+                authorization = shared_bytes(at[i].value)
         try:
             if self.mark is None or now_ns - self.looked_ns > LOOK_NS:
                 self.looked_ns = now_ns

@@ -9,6 +9,7 @@ from inferd._native.principal cimport Permission
 from inferd._native.clock cimport monotonic_ns
 from inferd._native.access cimport ID_BYTES, AccessLog
 from inferd._native.doorbell cimport Bell
+from inferd._native.headers cimport headers_at
 from inferd._native.hub cimport Hub
 from inferd._native.nghttp2 cimport nghttp2_rcbuf_get_buf, nghttp2_vec
 from inferd._native.queue cimport BatchQueue
@@ -98,7 +99,7 @@ cdef int trace(Endpoint endpoint, Request request, Stream stream, int64_t begun_
     cdef nghttp2_vec parent
     parent.base, parent.len = NULL, 0
     if stream.trace_parent > 0:
-        parent = nghttp2_rcbuf_get_buf(stream.headers[stream.trace_parent - 1].value)
+        parent = nghttp2_rcbuf_get_buf(headers_at(&stream.headers)[stream.trace_parent - 1].value)
     begun = endpoint.sampling.begin(parent.base, parent.len, begun_ns)
     if begun is None:
         return 0

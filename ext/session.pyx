@@ -5,12 +5,13 @@ from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp
 
 from inferd._native.header cimport UNKNOWN_ENCODING, borrowed, copied
+from inferd._native.headers cimport Header, headers_at, shared_bytes
 from inferd._native.hub cimport Hub
 from inferd._native.live cimport CONNECTIONS, INFERD_DEBUG, count
 from inferd._native.nghttp2 cimport *
 from inferd._native.options cimport server_options
 from inferd._native.outlet cimport Outlet
-from inferd._native.stream cimport ENDING, HEADERS_COME, OPEN, PREFIX_BYTES, Header, Stream
+from inferd._native.stream cimport ENDING, HEADERS_COME, OPEN, PREFIX_BYTES, Stream
 
 import logging
 
@@ -309,27 +310,25 @@ cdef class Session(Outlet):
         """The request's headers are complete: find who answers it."""
         cdef int i
         cdef nghttp2_vec key, text
-        cdef Header* header
+        cdef Header* at = headers_at(&stream.headers)
         cdef bytes path = None
         cdef bint is_grpc = False, is_post = False, is_head = False
         stream.phase = OPEN
         self.headers_since_ns = 0
-        for i in range(stream.header_count):
-            header = &stream.headers[i]
-            key = nghttp2_rcbuf_get_buf(header.name)
+        for i in range(stream.headers.count):
+            key = nghttp2_rcbuf_get_buf(at[i].name)
             if key.len == 5 and memcmp(key.base, b":path", 5) == 0:
-                if header.value == self.last_path:
+                if at[i].value == self.last_path:
                     stream.method = self.last_method
                 else:
-                    text = nghttp2_rcbuf_get_buf(header.value)
-                    path = (<char*>text.base)[:text.len]
-                    self.look_up(stream, path, header.value)
+                    path = shared_bytes(at[i].value)
+                    self.look_up(stream, path, at[i].value)
             elif key.len == 7 and memcmp(key.base, b":method", 7) == 0:
-                text = nghttp2_rcbuf_get_buf(header.value)
+                text = nghttp2_rcbuf_get_buf(at[i].value)
                 is_post = text.len == 4 and memcmp(text.base, b"POST", 4) == 0
                 is_head = text.len == 4 and memcmp(text.base, b"HEAD", 4) == 0
             elif key.len == 12 and memcmp(key.base, b"content-type", 12) == 0:
-                text = nghttp2_rcbuf_get_buf(header.value)
+                text = nghttp2_rcbuf_get_buf(at[i].value)
                 is_grpc = text.len >= 16 and memcmp(text.base, b"application/grpc", 16) == 0
         if not is_post or not is_grpc:
             return self.refuse_http(stream, b"415" if is_post else b"405", is_head)

@@ -6,13 +6,13 @@ Knows nothing of sockets (see h2) and nothing of what the messages mean (see Met
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from inferd._native.header cimport Encoding
+from inferd._native.headers cimport Headers
 from inferd._native.nghttp2 cimport nghttp2_nv, nghttp2_rcbuf
 from inferd._native.outlet cimport Outlet
 from inferd._native.principal cimport Permission, Principal
 
 cdef enum:
     PREFIX_BYTES = 5
-    INLINE_HEADERS = 16
 
 
 # Where a stream's call stands; only forward.
@@ -33,11 +33,6 @@ cdef class Method:
     cdef void closed(self, Stream stream) noexcept
 
 
-cdef struct Header:
-    nghttp2_rcbuf* name
-    nghttp2_rcbuf* value
-
-
 cdef class Stream:
     cdef Outlet outlet            # None once CLOSED
     cdef readonly int32_t id
@@ -52,12 +47,8 @@ cdef class Stream:
     cdef void* next_stream
     cdef void* prev_stream
 
-    # Request headers, shared with the session.
-    cdef Header* headers
-    cdef int header_count
-    cdef int header_room
-    cdef size_t header_bytes
-    cdef Header inline_headers[INLINE_HEADERS]
+    cdef Headers headers                 # of the request
+    cdef size_t header_bytes             # what they cost, those among it that were too many to keep
     cdef Encoding encoding
     cdef int trace_parent                # the number of the header `traceparent`, from 1; 0 without, or if not heeded; -1 with several
 

@@ -6,10 +6,10 @@ Framing, headers and statuses follow grpc/grpc doc/PROTOCOL-HTTP2.md.
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memmove
 
 from inferd._native.header cimport DEFLATE, GZIP, IDENTITY, borrowed, copied, encoding_of, percent_encoded, timeout_ns
+from inferd._native.headers cimport Header, headers_add, headers_at, headers_free, shared_bytes
 from inferd._native.live cimport INFERD_DEBUG, STREAMS, count as count_live
 from inferd._native.nghttp2 cimport *
 
@@ -57,21 +57,14 @@ cdef class Stream:
     """One call: what came, what goes out, and how far either is."""
 
     def __cinit__(self):
-        self.headers = self.inline_headers
-        self.header_room = INLINE_HEADERS
         self.code = -1
         if INFERD_DEBUG:
             count_live(STREAMS, 1)
 
     def __dealloc__(self):
-        cdef int i
         if INFERD_DEBUG:
             count_live(STREAMS, -1)
-        for i in range(self.header_count):
-            nghttp2_rcbuf_decref(self.headers[i].name)
-            nghttp2_rcbuf_decref(self.headers[i].value)
-        if self.headers != self.inline_headers:
-            free(self.headers)
+        headers_free(&self.headers)
 
     # --- what comes in -----------------------------------------------------------------------------
 
@@ -79,25 +72,10 @@ cdef class Stream:
         """Keep a header. Not 0 if there is no memory or if they are too many; those then go uncounted."""
         cdef nghttp2_vec key = nghttp2_rcbuf_get_buf(name)
         cdef nghttp2_vec text = nghttp2_rcbuf_get_buf(value)
-        cdef Header* larger
         cdef int64_t after_ns
         self.header_bytes += key.len + text.len + HEADER_OVERHEAD
-        if self.header_bytes > self.outlet.max_metadata_bytes:
+        if self.header_bytes > self.outlet.max_metadata_bytes or headers_add(&self.headers, name, value):
             return -1
-        if self.header_count == self.header_room:
-            larger = <Header*>malloc(2 * self.header_room * sizeof(Header))
-            if larger == NULL:
-                return -1
-            memcpy(larger, self.headers, self.header_count * sizeof(Header))
-            if self.headers != self.inline_headers:
-                free(self.headers)
-            self.headers = larger
-            self.header_room *= 2
-        nghttp2_rcbuf_incref(name)
-        nghttp2_rcbuf_incref(value)
-        self.headers[self.header_count].name = name
-        self.headers[self.header_count].value = value
-        self.header_count += 1
         if key.len == 12 and memcmp(key.base, b"grpc-timeout", 12) == 0:
             after_ns = timeout_ns(text.base, text.len)
             # One that cannot be read is no deadline, as in gRPC's own servers.
@@ -105,7 +83,7 @@ cdef class Stream:
         elif key.len == 13 and memcmp(key.base, b"grpc-encoding", 13) == 0:
             self.encoding = encoding_of(text.base, text.len)
         elif key.len == 11 and self.outlet.heeds_traces and memcmp(key.base, b"traceparent", 11) == 0:
-            self.trace_parent = self.header_count if self.trace_parent == 0 else -1
+            self.trace_parent = self.headers.count if self.trace_parent == 0 else -1
         return 0
 
     cdef int receive(self, const uint8_t* data, size_t size) except -1:
@@ -166,13 +144,8 @@ cdef class Stream:
     def metadata(self) -> list[tuple[bytes, bytes]]:
         """The request's headers in their order, names in lower case, pseudo-headers among them."""
         cdef int i
-        cdef nghttp2_vec key, text
-        found = []
-        for i in range(self.header_count):
-            key = nghttp2_rcbuf_get_buf(self.headers[i].name)
-            text = nghttp2_rcbuf_get_buf(self.headers[i].value)
-            found.append(((<char*>key.base)[:key.len], (<char*>text.base)[:text.len]))
-        return found
+        cdef Header* at = headers_at(&self.headers)
+        return [(shared_bytes(at[i].name), shared_bytes(at[i].value)) for i in range(self.headers.count)]
 
     cdef void consume(self, size_t size) noexcept:
         """Give received bytes back to the client's window, or hold them while too much waits to be read."""
