@@ -107,12 +107,12 @@ release: $(VENV)/.dev ## rebuild ext/ in place as it is installed
 
 locks: $(VENV)/.dev ## look up anew what the images hold, into deploy/image/*.lock
 	$(BIN)/python -m pip install --quiet 'uv>=0.9'
-	$(LOCK) --python-version 3.11 pyproject.toml -o deploy/image/requirements.lock
+	$(LOCK) --python-version 3.11 --extra tracing pyproject.toml -o deploy/image/requirements.lock
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' | \
 	  $(LOCK) --python-version 3.11 - -o deploy/image/requirements-build.lock
-	$(LOCK) --python-version 3.11 --override deploy/image/overrides-cuda.in pyproject.toml deploy/image/requirements-cuda11.in \
+	$(LOCK) --python-version 3.11 --override deploy/image/overrides-cuda.in --extra tracing --extra cuda11 pyproject.toml deploy/image/requirements-cuda11.in \
 	  -o deploy/image/requirements-cuda11.lock
-	$(LOCK) --python-version 3.12 --override deploy/image/overrides-cuda.in pyproject.toml deploy/image/requirements-cuda12.in \
+	$(LOCK) --python-version 3.12 --override deploy/image/overrides-cuda.in --extra tracing --extra cuda12 pyproject.toml deploy/image/requirements-cuda12.in \
 	  -o deploy/image/requirements-cuda12.lock
 
 sbom: $(VENV)/.dev ## what the CPU image holds beside Debian, as CycloneDX, into build/sbom.cdx.json
@@ -170,7 +170,7 @@ system:
 	$(INSTALL)
 
 # Rivals and instruments: h2load, nghttpd, valgrind, nginx, gRPC for C++, what is in Go, Triton with perf_analyzer, a browser,
-# Prometheus with promtool, and Alertmanager's amtool. Tests that lack one are skipped and say so.
+# Redis, PostgreSQL, Prometheus with promtool, and Alertmanager with amtool. Tests that lack one are skipped and say so.
 # Some are services too, which Debian would start, on inferd's own ports for one: INSTALL says that nothing is to start.
 tools: $(TOOLS)/.built $(TOOLS)/triton/.installed $(TOOLS)/crds/.taken ## install what tests and benches compare and measure with
 	@missing=""; \
@@ -179,6 +179,7 @@ tools: $(TOOLS)/.built $(TOOLS)/triton/.installed $(TOOLS)/crds/.taken ## instal
 	command -v valgrind >/dev/null || missing="$$missing valgrind libc6-dbg"; \
 	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$$missing nginx"; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	command -v c++ >/dev/null || missing="$$missing g++"; \
 	[ -e /usr/include/grpcpp/grpcpp.h ] || missing="$$missing libgrpc++-dev"; \
 	command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || command -v google-chrome >/dev/null \
