@@ -1,6 +1,6 @@
-# inferd on CPUs. What it holds is locked by hash in deploy/image; deploy/image/pin.sh puts the digest of the base in.
+# inferd on CPUs. What it holds is locked by hash in deploy/image; deploy/README.md says where the digest of the base is from.
 # `make test-image` builds it on a base of its own and has its process answer a request.
-ARG BASE=docker.io/library/debian:bookworm-slim
+ARG BASE=docker.io/library/debian:bookworm-20260824-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701889efe6fe859fe64d6990e4b07ea4171
 
 FROM ${BASE} AS builder
 # Versions are those of the base's release, which its digest fixes.
