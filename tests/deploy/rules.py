@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from .dockerfiles import RUNS_CODE
 from .manifests import Manifest, containers, of_kind, pods
 
 Objects = tuple[Manifest, ...]
@@ -21,10 +22,12 @@ INSIDE_PORTS = {8080, 9090}
 GRPC_PATH = re.compile(r"/[a-z][\w.]*\.\w+/\w*")
 # Retrying these runs nothing twice: the request has not reached a model.
 NEVER_RAN = {"connect-failure", "refused-stream", "unavailable", "reset-before-request"}
+IMAGE = re.compile(r":\d+\.\d+\.\d+[\w.-]*$|@sha256:[0-9a-f]{64}$")
 GONE_VERSIONS = {
     "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3", "security.istio.io/v1beta1", "autoscaling/v1",
     "autoscaling/v2beta1", "autoscaling/v2beta2", "policy/v1beta1",
 }  # fmt: skip
+OF_ONE_CLOUD = {"node.kubernetes.io/instance-type", "accelerator"}
 POD_FIELDS = {"fsGroup", "fsGroupChangePolicy", "supplementalGroups", "sysctls"}
 VOLUMES = {
     "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
@@ -35,6 +38,11 @@ def rule(check: Rule) -> Rule:
     """Put it among the rules, under its name."""
     RULES[check.__name__] = check
     return check
+
+
+def _serves(port: Manifest) -> bool:
+    """Whether a port of a Service leads to gRPC."""
+    return GRPC_PORT in (port["port"], port.get("targetPort")) or port.get("targetPort") == "grpc-infer"
 
 
 def _gpus(objects: Objects) -> bool:
@@ -104,16 +112,24 @@ def references_lead_somewhere(objects: Objects) -> Iterator[str]:
 @rule
 def nodes_are_chosen_by_what_they_have(objects: Objects) -> Iterator[str]:
     for name, pod in pods(objects):
-        if "node.kubernetes.io/instance-type" in pod.get("nodeSelector", {}):
-            yield f"{name} runs on one cloud's machines only"
+        nodes = pod.get("affinity", {}).get("nodeAffinity", {})
+        labels = {*pod.get("nodeSelector", {}), *re.findall(r"'key': '([^']+)'", str(nodes))}
+        for label in sorted(labels & OF_ONE_CLOUD):
+            yield f"{name} runs on one cloud's machines only, by {label}"
+        gpus = any("nvidia.com/gpu" in one.get("resources", {}).get("limits", {}) for one in containers(pod))
+        if gpus and not any(label.startswith("nvidia.com/gpu") for label in labels):
+            yield f"{name} asks for a GPU and not for a node that has one"
+    for one in of_kind(objects, "Service"):
+        for annotation in one["metadata"].get("annotations", {}):
+            if "load-balancer" in annotation and "aws" in annotation:
+                yield f"Service {one['metadata']['name']} is for one cloud, by {annotation}"
 
 
 @rule
 def images_have_a_version(objects: Objects) -> Iterator[str]:
     for name, pod in pods(objects):
         for one in containers(pod):
-            tag = one["image"].rpartition("/")[2].partition(":")[2]
-            if "@sha256:" not in one["image"] and tag in ("", "latest"):
+            if not IMAGE.search(one["image"]):
                 yield f"container {one['name']} of {name} is whatever {one['image']} is today"
 
 
@@ -142,8 +158,12 @@ def calls_can_be_spread(objects: Objects) -> Iterator[str]:
     services = of_kind(objects, "Service")
     headless = [one["spec"]["selector"] for one in services if one["spec"].get("clusterIP") == "None"]
     for one in services:
-        if any(port["port"] == GRPC_PORT for port in one["spec"]["ports"]) and one["spec"]["selector"] not in headless:
+        if not any(map(_serves, one["spec"]["ports"])):
+            continue
+        if one["spec"]["selector"] not in headless:
             yield f"Service {one['metadata']['name']} has no headless one beside it"
+        if one["spec"].get("type") in ("LoadBalancer", "NodePort"):
+            yield f"Service {one['metadata']['name']} spreads connections, each with all calls of a client"
 
 
 @rule
@@ -157,10 +177,11 @@ def only_ready_replicas_are_found(objects: Objects) -> Iterator[str]:
 def ports_say_that_they_speak_grpc(objects: Objects) -> Iterator[str]:
     for one in of_kind(objects, "Service"):
         for port in one["spec"]["ports"]:
-            if port["port"] == GRPC_PORT and (
-                not port.get("name", "").startswith("grpc") or port.get("appProtocol") != "kubernetes.io/h2c"
-            ):
-                yield f"meshes take port {GRPC_PORT} of Service {one['metadata']['name']} for HTTP/1.1"
+            named = port.get("name", "").startswith("grpc") and port.get("appProtocol") == "kubernetes.io/h2c"
+            if _serves(port) and not named:
+                yield f"meshes take port {port['port']} of Service {one['metadata']['name']} for HTTP/1.1"
+            if _serves(port) and port.get("appProtocol") == "https":
+                yield f"port {port['port']} of Service {one['metadata']['name']} promises TLS that is not there"
 
 
 @rule
@@ -171,6 +192,16 @@ def routes_match_paths_of_grpc(objects: Objects) -> Iterator[str]:
                 path = next(iter(match["uri"].values()))
                 if not GRPC_PATH.fullmatch(path):
                     yield f"no call has the path {path} of VirtualService {one['metadata']['name']}"
+        if "mesh" not in one["spec"].get("gateways", ["mesh"]):
+            yield f"VirtualService {one['metadata']['name']} is not for callers inside the mesh"
+
+
+@rule
+def deadlines_are_the_clients(objects: Objects) -> Iterator[str]:
+    for one in of_kind(objects, "VirtualService"):
+        for route in one["spec"]["http"]:
+            if "timeout" in route:
+                yield f"VirtualService {one['metadata']['name']} cuts calls whose clients would wait"
 
 
 @rule
@@ -189,9 +220,10 @@ def only_what_never_ran_is_tried_again(objects: Objects) -> Iterator[str]:
 @rule
 def connections_are_kept(objects: Objects) -> Iterator[str]:
     for one in of_kind(objects, "DestinationRule"):
-        http = one["spec"].get("trafficPolicy", {}).get("connectionPool", {}).get("http", {})
-        if http.get("maxRequestsPerConnection", 0):
-            yield f"DestinationRule {one['metadata']['name']} makes connections anew for calls"
+        for part in (one["spec"], *one["spec"].get("subsets", ())):
+            http = part.get("trafficPolicy", {}).get("connectionPool", {}).get("http", {})
+            if http.get("maxRequestsPerConnection", 0):
+                yield f"DestinationRule {one['metadata']['name']} makes connections anew for calls"
 
 
 @rule
@@ -293,6 +325,27 @@ def the_network_is_closed(objects: Objects) -> Iterator[str]:
             for way in one["spec"].get(part, []):
                 if not way.get(where):
                     yield f"{part} of NetworkPolicy {one['metadata']['name']} is open to all addresses"
+        both = [
+            [peer["podSelector"] for way in one["spec"].get(part, []) for peer in way.get(where, []) if len(peer) == 1
+             and "podSelector" in peer]
+            for part, where in (("egress", "to"), ("ingress", "from"))
+        ]  # fmt: skip
+        for peer in both[1]:
+            if peer in both[0]:
+                yield f"NetworkPolicy {one['metadata']['name']} lets in whom inferd calls: {peer}"
+
+
+@rule
+def the_network_lets_out_what_is_needed(objects: Objects) -> Iterator[str]:
+    meshed = of_kind(objects, "VirtualService", "DestinationRule", "PeerAuthentication")
+    for one in of_kind(objects, "NetworkPolicy"):
+        ports = {port["port"] for way in one["spec"].get("egress", []) for port in way.get("ports", [])}
+        if not ports:
+            continue
+        if 4317 not in ports:
+            yield f"past NetworkPolicy {one['metadata']['name']} no trace comes out"
+        if meshed and 15012 not in ports:
+            yield f"past NetworkPolicy {one['metadata']['name']} no sidecar gets a certificate"
 
 
 @rule
@@ -317,6 +370,8 @@ def pods_are_restricted(objects: Objects) -> Iterator[str]:
                 yield f"container {one['name']} of {name} can change its own files"
             if not one.get("resources", {}).get("limits", {}).get("memory"):
                 yield f"container {one['name']} of {name} may take all memory"
+            if any(RUNS_CODE.search(str(given.get("value", ""))) for given in one.get("env", [])):
+                yield f"container {one['name']} of {name} reads a model that is a program"
             if any("secretRef" in source for source in one.get("envFrom", [])):
                 yield f"container {one['name']} of {name} has secrets in its environment"
 

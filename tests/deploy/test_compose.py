@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import os
-import re
 import shutil
 import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,11 @@ import yaml
 from serve.process import free_ports
 from serve.proxies.front import LIMIT_S, until
 
+from .stacks import PUBLISHED, Stack, faults
+
 COMPOSE = Path(__file__).resolve().parents[2] / "deploy" / "compose"
 PLACES = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", ""), "/usr/sbin"))
-PUBLISHED = {"nginx", "grafana"}
-RUNS_ONCE = {"elasticsearch-users"}
 NOT_USED_YET = {"redis", "postgres"}
-
-Stack = dict[str, Any]
 
 
 def tool(name: str) -> str:
@@ -36,45 +32,22 @@ def tool(name: str) -> str:
     return found
 
 
-@pytest.fixture(scope="module")
-def stack() -> Stack:
-    """All profiles, with every short form written out."""
+def composed(path: Path) -> tuple[Stack, str]:
+    """A file with all profiles, every short form written out, and what Compose says of it."""
     done = subprocess.run(
-        [tool("docker-compose"), "-f", COMPOSE / "compose.yaml", "--profile", "*", "config", "--format", "json"],
+        [tool("docker-compose"), "-f", path, "--profile", "*", "config", "--format", "json"],
         capture_output=True, text=True, timeout=LIMIT_S, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     found: Stack = json.loads(done.stdout)
+    return found, done.stderr
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    found, said = composed(COMPOSE / "compose.yaml")
+    assert said == ""
     return found
-
-
-def faults(stack: Stack) -> Iterator[str]:
-    """What must not be in a stack."""
-    for name, service in stack["services"].items():
-        image = service.get("image", "")
-        if not re.search(r":v?\d+\.\d+", image):
-            yield f"{name}: {image!r} is not one version"
-        for port in service.get("ports", ()):
-            if name not in PUBLISHED or port.get("host_ip") != "127.0.0.1":
-                yield f"{name}: port {port['target']} is published"
-        if "healthcheck" not in service and name not in RUNS_ONCE:
-            yield f"{name}: no health check"
-        if service.get("privileged") or service.get("network_mode") == "host":
-            yield f"{name}: as good as outside of a container"
-        if service.get("cap_drop") != ["ALL"] or "no-new-privileges:true" not in service.get("security_opt", ()):
-            yield f"{name}: has more rights than it needs"
-        for variable, value in (service.get("environment") or {}).items():
-            if re.search("PASSWORD|TOKEN|SECRET|KEY", variable) and not str(value).startswith("/run/secrets/"):
-                yield f"{name}: {variable} is no file"
-        for mount in service.get("volumes", ()):
-            if mount["type"] == "bind" and not mount.get("read_only"):
-                yield f"{name}: may write to {mount['target']}"
-            if mount["source"].endswith("docker.sock"):
-                yield f"{name}: rules the engine"
-        if not service.get("deploy", {}).get("resources", {}).get("limits", {}).get("memory"):
-            yield f"{name}: may take all memory"
-    used = {one["source"] for service in stack["services"].values() for one in service.get("secrets", ())}
-    yield from (f"secret {name} is used by nobody" for name in sorted(stack.get("secrets", {}).keys() - used))
 
 
 def test_the_stack_has_no_fault(stack: Stack) -> None:

@@ -21,6 +21,7 @@ GPUS: dict[str, Any] = {
     "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1},
     "resources": {"limits": {"nvidia.com/gpu": "1"}, "requests": {"nvidia.com/gpu": "1"}},
     "autoscaling": {"cpu": 0},
+    "nodeSelector": {"nvidia.com/gpu.present": "true"},
 }
 # Values that the defaults leave empty, and those that another has to be changed for.
 FILLED: dict[str, dict[str, Any]] = {
