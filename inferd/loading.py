@@ -56,6 +56,11 @@ class Loaded:
         return any(session.device is device for session in self.sessions)
 
     @property
+    def fell_back(self) -> bool:
+        """Whether it asks for a GPU, and the CPU alone runs it."""
+        return self.decl.instances.needs_gpu and all(session.device.gpu_number is None for session in self.sessions)
+
+    @property
     def runs_inline(self) -> bool:
         """Whether the loop may run short batches of it."""
         return all(session.device.runs_inline for session in self.sessions)
@@ -71,7 +76,7 @@ def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int,
 
     Raises ModelFailed with the reason and, where there is one, the remedy.
     """
-    places = _places(decl, devices)
+    places = _places(decl, devices, settings)
     tensorrt, warnings = _tensorrt(decl, version, settings, places)
     sessions: list[Session] = []
     try:
@@ -86,9 +91,14 @@ def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int,
         raise
 
 
-def _places(decl: ModelDecl, devices: Devices) -> Mapping[Device, int]:
-    """How many slots on which device. Raises ModelFailed for a GPU that is not there, where GPUs are used."""
+def _places(decl: ModelDecl, devices: Devices, settings: Settings) -> Mapping[Device, int]:
+    """How many slots on which device. Raises ModelFailed for a GPU that is needed and not there."""
     if not devices.gpus:
+        if decl.instances.needs_gpu and settings.device.fallback == "none":
+            raise ModelFailed(
+                f"config.pbtxt: instance_group asks for {_asked(decl)}, and no GPU can be used: "
+                f"{devices.missing or 'there is none'}; device.fallback cpu would run it on the CPU"
+            )
         return {devices.cpu: decl.instance_count}
     found: dict[Device, int] = {}
     for group in decl.instances.groups or (GroupDecl(1, on_cpu=False),):
@@ -189,14 +199,18 @@ def _not_here(decl: ModelDecl, device: Device) -> Iterator[str]:
         return
     instances, runtime = decl.instances, decl.runtime
     if instances.wanted:
-        named = f" with gpus {', '.join(map(str, instances.gpus))}" if instances.gpus else ""
-        yield f"config.pbtxt: instance_group asks for {instances.wanted}{named}; no GPU is used here, the CPU runs it"
+        yield f"config.pbtxt: instance_group asks for {_asked(decl)}; no GPU is used here, the CPU runs it"
     missing = [arena for arena in runtime.shrink_arenas if arena not in device.arenas()]
     cuda = [*sorted(runtime.cuda_options), *(f"memory.enable_memory_arena_shrinkage {arena}" for arena in missing)]
     if runtime.tensorrt_options is not None:
         cuda.append("execution accelerator 'tensorrt'")
     if cuda:
         yield f"config.pbtxt: for CUDA, which is not used here, and so without effect: {', '.join(cuda)}"
+
+
+def _asked(decl: ModelDecl) -> str:
+    instances = decl.instances
+    return instances.wanted + (f" with gpus {', '.join(map(str, instances.gpus))}" if instances.gpus else "")
 
 
 def _decide(decl: ModelDecl, session: Session, settings: Settings, warnings: list[str]) -> tuple[Batchability, int]:

@@ -51,4 +51,4 @@ def _facts(model: Model) -> ModelFacts | None:
     if loaded is None:
         return None
     signature = loaded.signature
-    return ModelFacts(signature.batched, signature.max_rows, len(loaded.slots), loaded.threads)
+    return ModelFacts(signature.batched, signature.max_rows, len(loaded.slots), loaded.threads, loaded.fell_back)

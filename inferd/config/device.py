@@ -17,6 +17,11 @@ class DeviceSettings(Section):
         description="What models run on: auto is GPUs where all that they need is there, else the CPU; cuda refuses to "
         "start without GPUs; cpu never looks for any.",
     )
+    fallback: Literal["none", "cpu"] = Field(
+        default="none",
+        description="What runs a model whose instance_group is of KIND_GPU where no GPU can be used: none fails the "
+        "model, with the reason; cpu serves it from the CPU, and warnings, metrics and the status page say so.",
+    )
     cache_path: FilePath | None = Field(
         default=None,
         description="Folder for what takes long to make and may be kept from one start to the next, such as TensorRT's "

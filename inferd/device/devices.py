@@ -31,6 +31,8 @@ class Devices:
     cpu: CpuDevice = field(default_factory=CpuDevice)
     gpus: tuple[CudaDevice, ...] = ()
     notice: str = ""
+    missing: str = ""
+    """Why there are no GPUs, where somebody needs one."""
 
     def gpu(self, number: int) -> CudaDevice | None:
         """The GPU of that number, if there is one."""
@@ -52,7 +54,7 @@ def open_devices(
     installed for GPUs the notice says why it is of no use.
     """
     if kind == "cpu":
-        return Devices()
+        return Devices(missing="device.kind is cpu")
     for_gpus = CUDA_PROVIDER in build.providers
     try:
         module = cupy()
@@ -70,7 +72,7 @@ def open_devices(
 def _without(kind: str, reason: str, silent: bool) -> Devices:
     if kind == "cuda":
         raise StartError(f"device.kind is cuda, and no GPU can be used: {reason}; device.kind auto would use the CPU")
-    return Devices(notice="" if silent else f"no GPU is used, models run on the CPU: {reason}")
+    return Devices(notice="" if silent else f"no GPU is used, models run on the CPU: {reason}", missing=reason)
 
 
 def _mismatch(module: Any, build: RuntimeBuild) -> str | None:

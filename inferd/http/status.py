@@ -162,6 +162,7 @@ def _model(model: Model) -> dict[str, Any]:
             "best_rows": model.paces.largest_batch if batched and model.paces is not None else 1,
             "instances": len(loaded.slots),
             "threads": loaded.threads,
+            "fell_back": loaded.fell_back,
             "inputs": [_tensor(one, batched) for one in loaded.decl.inputs],
             "outputs": [_tensor(one, batched) for one in loaded.decl.outputs],
         }

@@ -96,14 +96,13 @@ MEANINGS: Mapping[str, str] = MappingProxyType(
         "ensemble_scheduling": "A model made of other models.",
         "instance_group.name": "A name for the group; ModelConfig shows it.",
         "instance_group.kind": (
-            "`KIND_CPU` runs on the CPU, everything else on GPUs where those are used ([GPUs](gpu.md)). Where none is,"
-            " the CPU runs `KIND_GPU` and `KIND_MODEL` too, and a warning says so."
+            "`KIND_CPU` runs on the CPU, everything else on GPUs where those are used ([GPUs](gpu.md)). Where none is, "
+            "the CPU runs `KIND_MODEL`, with a warning, and `KIND_GPU` if `device.fallback` is `cpu`; else that fails."
         ),
         "instance_group.count": "Batches of the group that may run at once; they share the weights. Groups add up.",
         "instance_group.rate_limiter": "Resources that an instance must hold to run.",
         "instance_group.gpus": (
-            "GPUs to run on, each with `count` instances; all where none is named. A GPU that is not there is an "
-            "error, unless no GPU is used at all: then a warning names them."
+            "GPUs to run on, each with `count` instances; all where none is named. A GPU that is not there is an error."
         ),
         "instance_group.secondary_devices": "Accelerators beside the main device.",
         "instance_group.profile": "Optimization profiles (TensorRT).",

@@ -31,13 +31,15 @@ class InstancesDecl:
     """The kind of device that only some machines have and the file asks for, such as "KIND_GPU"; mostly none."""
     gpus: tuple[int, ...] = ()
     """CUDA device numbers that are named; none is any."""
+    needs_gpu: bool = False
+    """Whether some are for a GPU and nothing else."""
     groups: tuple[GroupDecl, ...] = ()
     """The groups one by one; none where the file has none."""
 
 
 def read_instances(groups: Iterable[ModelInstanceGroup]) -> InstancesDecl:
     """Add up the groups. Raises RepositoryError for what cannot be."""
-    total, wanted, gpus = 0, "", set[int]()
+    total, wanted, gpus, needs_gpu = 0, "", set[int](), False
     decls: list[GroupDecl] = []
     for group in groups:
         if group.kind not in ModelInstanceGroup.Kind.values():
@@ -52,10 +54,11 @@ def read_instances(groups: Iterable[ModelInstanceGroup]) -> InstancesDecl:
             wanted = ModelInstanceGroup.Kind.Name(group.kind)
         elif group.gpus:
             wanted = "KIND_GPU"
+        needs_gpu |= group.kind == ModelInstanceGroup.KIND_GPU or bool(group.gpus)
         total += group.count or 1
         gpus.update(group.gpus)
         on_cpu = group.kind == ModelInstanceGroup.KIND_CPU
         decls.append(GroupDecl(group.count or 1, on_cpu, tuple(sorted(set(group.gpus)))))
     if total > MOST_INSTANCES:
         raise fault(f"instance_group asks for {total} instances; {MOST_INSTANCES} is the most")
-    return InstancesDecl(total or 1, wanted, tuple(sorted(gpus)), tuple(decls))
+    return InstancesDecl(total or 1, wanted, tuple(sorted(gpus)), needs_gpu, tuple(decls))

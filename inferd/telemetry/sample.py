@@ -50,6 +50,8 @@ class ModelFacts:
     max_batch_size: int
     instances: int
     threads: int
+    fell_back: bool = False
+    """Whether the CPU runs it although it asks for a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -336,6 +336,13 @@ OF_MODELS: Final[tuple[Series[ModelSample], ...]] = (
         (*MODEL, "batched", "max_batch_size", "instances", "threads"),
         _facts,
     ),
+    Series(
+        "inferd_model_fell_back",
+        "gauge",
+        "1 for a loaded model version that asks for a GPU and runs on the CPU, as device.fallback allows, else 0.",
+        MODEL,
+        lambda sample: () if sample.facts is None else [(_of(sample), int(sample.facts.fell_back))],
+    ),
 )
 
 OF_SERVER: Final[tuple[Series[ServerSample], ...]] = (

@@ -50,6 +50,15 @@ def test_a_file_that_is_no_model_is_named_with_the_reason(repository: Path, refu
     assert "'good'" not in line
 
 
+def test_a_model_that_needs_a_gpu_is_named_where_none_is(repository: Path, refused: Refused) -> None:
+    models.write(repository, "m", models.scale(), config="instance_group { kind: KIND_GPU }")
+    line = only_line(refused(repository, "--device-kind=cpu"))
+    assert (
+        "model 'm/1': config.pbtxt: instance_group asks for KIND_GPU, and no GPU can be used: device.kind is cpu"
+        in line
+    )
+
+
 def test_every_model_with_a_wrong_folder_is_named_at_once(repository: Path, refused: Refused) -> None:
     models.write(repository, "good", models.scale())
     (repository / "no_version").mkdir()

@@ -98,7 +98,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stocked(repository: Path, transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of them all."""
-    flags = ("--models-strict=false", "--warmup-budget-ms=100")
+    flags = ("--models-strict=false", "--warmup-budget-ms=100", "--device-fallback=cpu")
     started = Server(repository, tmp_path_factory.mktemp("server"), transport, flags, {})
     with started.while_ready():
         yield started
@@ -253,7 +253,7 @@ def test_the_check_finds_what_the_server_finds(repository: Path) -> None:
         text=True,
         timeout=120,
         check=False,
-        env=os.environ | {"INFERD_WARMUP_BUDGET_MS": "0"},
+        env=os.environ | {"INFERD_WARMUP_BUDGET_MS": "0", "INFERD_DEVICE_FALLBACK": "cpu"},
     )
     found: dict[str, Any] = {one["model"]: one for one in json.loads(done.stdout)}
     assert [name for name, one in found.items() if one["error"]] == ["iris"]

@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from .calls import rows
 from .process import CHANNEL_OPTIONS, Server
-from .scrape import counted
+from .scrape import counted, samples
 
 CLASSIFIER = """
 name: "classifier"
@@ -121,9 +121,18 @@ def write(repository: Path) -> None:
 def served(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("triton")
     write(folder / "repository")
-    started = Server(folder / "repository", folder, transport, ("--warmup-budget-ms=100",), {})
+    started = Server(folder / "repository", folder, transport, ("--warmup-budget-ms=100", "--device-fallback=cpu"), {})
     with started.while_ready():
         yield started
+
+
+def test_that_it_runs_elsewhere_than_asked_is_measured_and_shown(served: Server) -> None:
+    found = {labels["model"]: value for name, labels, value in samples(served) if name == "inferd_model_fell_back"}
+    assert found["classifier"] == 1
+    assert found["every"] == 0
+    shown = {one["name"]: one["fell_back"] for one in served.http("/status.json")[1]["models"]}
+    assert shown["classifier"]
+    assert not shown["every"]
 
 
 @pytest.fixture

@@ -97,6 +97,7 @@ OTHER = {
     "shared_memory.enabled": True,
     "shared_memory.max_regions": 5,
     "device.cache_path": "cache",
+    "device.fallback": "cpu",
     "device.kind": "cpu",
     "device.slot_memory_bytes": 1 << 30,
     "threads.cpus": 1.5,

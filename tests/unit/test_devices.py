@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_said_and_with_cuda_ends_the_start(build: RuntimeBu
         open_devices("cuda", build, module)
     found = open_devices("auto", build, module)
     assert not found.gpus
-    assert found.notice.startswith("no GPU is used, models run on the CPU: ")
+    assert found.notice == f"no GPU is used, models run on the CPU: {found.missing}"
 
 
 def placed(tmp_path: Path, config: str) -> Loaded:

@@ -16,7 +16,9 @@ from onnx import TensorProto, helper
 
 from inferd._native.batch import alone
 from inferd.config import Settings, Warmup
+from inferd.config.device import DeviceSettings
 from inferd.device import Devices
+from inferd.errors import ModelFailed
 from inferd.loading import Loaded, load
 from inferd.repository import Reader
 
@@ -25,13 +27,18 @@ MIB = 1 << 20
 HIDDEN_MIB = 64
 
 
-def loaded(tmp_path: Path, model: onnx.ModelProto, config: str = "", threads: int = 1) -> Loaded:
+FALLING_BACK = Settings(warmup=Warmup(budget_ms=0), device=DeviceSettings(fallback="cpu"))
+
+
+def loaded(
+    tmp_path: Path, model: onnx.ModelProto, config: str = "", threads: int = 1, settings: Settings = QUICKLY
+) -> Loaded:
     onnx_models.write(tmp_path, "m", model, config=config)
     found = Reader(tmp_path).scan()
     assert found.broken == ()
     (directory,) = found.models
     (version,) = directory.versions
-    return load(directory.decl, version, QUICKLY, threads, Devices())
+    return load(directory.decl, version, settings, threads, Devices(missing="CuPy is not installed"))
 
 
 def options(made: Loaded) -> ort.SessionOptions:
@@ -130,8 +137,36 @@ def test_a_shrinking_arena_gives_back_what_a_run_took(tmp_path: Path, config: st
 # --- what this machine lacks --------------------------------------------------------------------------
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_named_and_the_model_served(tmp_path: Path) -> None:
-    made = loaded(tmp_path, onnx_models.scale(), "instance_group { kind: KIND_GPU count: 2 gpus: [ 0, 1 ] }")
+ON_GPUS = "instance_group { kind: KIND_GPU count: 2 gpus: [ 0, 1 ] }"
+
+
+@pytest.mark.parametrize(
+    ("config", "asked"),
+    [
+        (ON_GPUS, "KIND_GPU with gpus 0, 1"),
+        ("instance_group { kind: KIND_AUTO gpus: [ 1 ] }", "KIND_GPU with gpus 1"),
+        ("instance_group [ { kind: KIND_CPU }, { kind: KIND_GPU } ]", "KIND_GPU"),
+    ],
+)
+def test_a_model_that_needs_a_gpu_fails_where_none_is_and_says_why(tmp_path: Path, config: str, asked: str) -> None:
+    with pytest.raises(ModelFailed) as failed:
+        loaded(tmp_path, onnx_models.scale(), config)
+    assert str(failed.value) == (
+        f"config.pbtxt: instance_group asks for {asked}, and no GPU can be used: CuPy is not installed; "
+        "device.fallback cpu would run it on the CPU"
+    )
+
+
+@pytest.mark.parametrize("kind", ["KIND_AUTO", "KIND_CPU", "KIND_MODEL"])
+def test_a_model_that_any_machine_can_run_needs_no_leave_to(tmp_path: Path, kind: str) -> None:
+    assert not loaded(tmp_path, onnx_models.scale(), f"instance_group {{ kind: {kind} }}").fell_back
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_named_and_the_model_served_where_that_is_allowed(
+    tmp_path: Path,
+) -> None:
+    made = loaded(tmp_path, onnx_models.scale(), ON_GPUS, settings=FALLING_BACK)
+    assert made.fell_back
     assert made.warnings == (
         "config.pbtxt: instance_group asks for KIND_GPU with gpus 0, 1; no GPU is used here, the CPU runs it",
     )

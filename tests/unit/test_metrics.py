@@ -146,6 +146,7 @@ def test_every_metric_has_the_type_it_is_documented_with(read: Read) -> None:
         "inferd_engine_busy_seconds": "counter",
         "inferd_model_ready": "gauge",
         "inferd_model_state": "gauge",
+        "inferd_model_fell_back": "gauge",
         "inferd_model_load_duration_seconds": "gauge",
         "inferd_ready": "gauge",
         "inferd_draining": "gauge",

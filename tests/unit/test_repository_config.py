@@ -105,10 +105,10 @@ def test_instances_of_all_groups_are_added(text: str, count: int) -> None:
 @pytest.mark.parametrize(
     ("text", "instances"),
     [
-        ("instance_group { kind: KIND_GPU count: 2 }", InstancesDecl(2, "KIND_GPU")),
-        ("instance_group { kind: KIND_GPU gpus: [ 1, 0 ] }", InstancesDecl(1, "KIND_GPU", (0, 1))),
-        ("instance_group { gpus: 2 }", InstancesDecl(1, "KIND_GPU", (2,))),
-        ("instance_group [ { kind: KIND_GPU }, { kind: KIND_CPU } ]", InstancesDecl(2, "KIND_GPU")),
+        ("instance_group { kind: KIND_GPU count: 2 }", InstancesDecl(2, "KIND_GPU", needs_gpu=True)),
+        ("instance_group { kind: KIND_GPU gpus: [ 1, 0 ] }", InstancesDecl(1, "KIND_GPU", (0, 1), needs_gpu=True)),
+        ("instance_group { gpus: 2 }", InstancesDecl(1, "KIND_GPU", (2,), needs_gpu=True)),
+        ("instance_group [ { kind: KIND_GPU }, { kind: KIND_CPU } ]", InstancesDecl(2, "KIND_GPU", needs_gpu=True)),
         ("instance_group { kind: KIND_MODEL }", InstancesDecl(1, "KIND_MODEL")),
     ],
 )

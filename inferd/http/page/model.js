@@ -70,7 +70,8 @@ function told(model) {
   const instances = model.instances === 1 ? "one instance" : `${model.instances} instances`;
   const threads = model.threads === 1 ? "one thread" : `${model.threads} threads`;
   const waiting = model.queue_rows ? ` ${size(model.queue_bytes)} wait.` : "";
-  return `${batching}. ${instances[0].toUpperCase()}${instances.slice(1)} with ${threads}.${waiting}`;
+  const place = model.fell_back ? " It asks for a GPU, and the CPU runs it." : "";
+  return `${batching}. ${instances[0].toUpperCase()}${instances.slice(1)} with ${threads}.${waiting}${place}`;
 }
 
 function shares(span) {
