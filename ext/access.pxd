@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t
 
+from inferd._native.trace cimport Trace
 from inferd._native.wire cimport Request
 
 cdef enum:
@@ -26,10 +27,12 @@ cdef struct Entry:
 
 cdef class AccessLog:
     cdef Entry* entries
-    cdef list names       # (model, version) of each entry
+    cdef list names       # (model, version) of each entry, and what else there is to say in a dict
     cdef Py_ssize_t room
     cdef Py_ssize_t first
     cdef Py_ssize_t count
     cdef readonly int64_t dropped
 
-    cdef void add(self, tuple names, Request request, int code, int64_t begun_ns, int64_t now_ns) noexcept
+    cdef void add(
+        self, tuple names, Request request, Trace trace, int code, int64_t begun_ns, int64_t now_ns,
+    ) noexcept

@@ -28,9 +28,10 @@ cdef class AccessLog:
     def __dealloc__(self):
         free(self.entries)
 
-    cdef void add(self, tuple names, Request request, int code, int64_t begun_ns, int64_t now_ns) noexcept:
+    cdef void add(
+        self, tuple names, Request request, Trace trace, int code, int64_t begun_ns, int64_t now_ns,
+    ) noexcept:
         cdef Entry* entry
-        cdef Trace trace = request.trace
         cdef Py_ssize_t at
         if self.count == self.room:
             self.dropped += 1
@@ -40,19 +41,27 @@ cdef class AccessLog:
         entry = &self.entries[at]
         self.names[at] = names
         entry.code, entry.ended_ns, entry.took_ns = code, now_ns, now_ns - begun_ns
-        entry.waited_ns = request.taken_ns - request.arrived_ns if request.arrived_ns and request.taken_ns else -1
-        entry.run_ns, entry.rows, entry.is_streamed = request.run_ns, request.rows, request.streamed
-        entry.id_size = <int>min(span_length(request.id_span), ID_BYTES)
-        if entry.id_size:
-            memcpy(entry.id, request.id_span.at, entry.id_size)
+        entry.waited_ns, entry.run_ns, entry.rows, entry.is_streamed, entry.id_size = -1, 0, 0, False, 0
+        if request is not None:
+            if request.arrived_ns and request.taken_ns:
+                entry.waited_ns = request.taken_ns - request.arrived_ns
+            entry.run_ns, entry.rows, entry.is_streamed = request.run_ns, request.rows, request.streamed
+            entry.id_size = <int>min(span_length(request.id_span), ID_BYTES)
+            if entry.id_size:
+                memcpy(entry.id, request.id_span.at, entry.id_size)
         entry.is_traced = trace is not None
         if trace is not None:
             memcpy(entry.trace_id, <const char*>trace.trace_id, 16)
             memcpy(entry.span_id, <const char*>trace.span_id, 8)
 
-    def note(self, tuple names not None, Request request not None, int code, int64_t begun_ns, int64_t now_ns) -> None:
-        """The same for Python: names are (model, version), times are monotonic."""
-        self.add(names, request, code, begun_ns, now_ns)
+    def note(
+        self, tuple names not None, Request request, int code, int64_t begun_ns, int64_t now_ns, Trace trace=None,
+    ) -> None:
+        """The same for Python: names are (model, version), and may have a dict after them; times are monotonic.
+
+        `request` is None for a call that is no inference; `trace` is that of the call, or None.
+        """
+        self.add(names, request, trace, code, begun_ns, now_ns)
 
     def take(self) -> list[tuple]:
         """All that waits: names, code, ended_ns, took_ns, waited_ns, run_ns, rows, is_streamed, id, trace id, span id."""

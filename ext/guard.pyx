@@ -29,7 +29,8 @@ cdef class Guard:
     """Asks `judge` who calls and whether they may.
 
     Of `judge`: refresh() gives a mark that changes with the rules; identify(connection, authorization, api_key) gives a
-    Principal with that mark, or raises an InferdError; permit(caller, path) gives a Permission.
+    Principal with that mark, or raises an InferdError; permit(caller, path) gives a Permission; refused(stream, refusal) is
+    told of each call that may not go on.
     """
 
     def __cinit__(self, judge not None):
@@ -41,6 +42,7 @@ cdef class Guard:
         if refusal is None:
             return True
         stream.fail(refusal.code, refusal.public_text.encode(), None)
+        self.judge.refused(stream, refusal)
         return False
 
     cdef object refusal(self, Stream stream):

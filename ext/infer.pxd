@@ -11,7 +11,7 @@ from inferd._native.region cimport Regions
 from inferd._native.signature cimport Signature
 from inferd._native.stats cimport ModelStats
 from inferd._native.stream cimport Method, Stream
-from inferd._native.trace cimport Sampling
+from inferd._native.trace cimport Sampling, Trace
 from inferd._native.wire cimport Request
 
 
@@ -46,6 +46,8 @@ cdef class InferMethod(Method):
     cdef int64_t timeout_ns
     cdef Admission admission
     cdef list pushback         # what goes with every Overloaded
+    cdef Sampling sampling     # of requests for models that are not here, or None; and where their ends are noted
+    cdef AccessLog access
 
     # The last one looked up, and by which name: most requests ask for what the one before them asked for.
     cdef Endpoint last
@@ -56,9 +58,10 @@ cdef class InferMethod(Method):
     cdef int refuse(self, Stream stream, failure, Request request) except -1
     cdef Endpoint endpoint_of(self, Request request, Permission permission)
     cdef list trailers_of(self, failure)
+    cdef int found_none(self, Stream stream, Request request, int code, int64_t begun_ns, int64_t now_ns) except -1
 
 
 cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns, Admission admission, Caller caller)
-cdef int trace(Endpoint endpoint, Request request, Stream stream, int64_t begun_ns) except -1
+cdef Trace begin_trace(Sampling sampling, tuple names, Request request, Stream stream, int64_t begun_ns)
 cdef dict about(Endpoint endpoint, Request request, int code)
 cdef void tell(Endpoint endpoint, Request request, int code, int64_t begun_ns, int64_t now_ns) noexcept

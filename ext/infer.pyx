@@ -26,6 +26,10 @@ from inferd.errors import Code, DeadlineExceeded, Forbidden, InferdError, Intern
 
 log = logging.getLogger("inferd.rpc")
 
+cdef enum:
+    # Of names of models that are not here, which are the clients' to choose.
+    NAME_LETTERS = 128
+
 cdef int CANCELLED = Code.CANCELLED
 cdef int DEADLINE_EXCEEDED = Code.DEADLINE_EXCEEDED
 cdef int INTERNAL = Code.INTERNAL
@@ -93,23 +97,23 @@ cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns, Admis
     return None
 
 
-cdef int trace(Endpoint endpoint, Request request, Stream stream, int64_t begun_ns) except -1:
-    """Have the request traced if it is one of those that are."""
+cdef Trace begin_trace(Sampling sampling, tuple names, Request request, Stream stream, int64_t begun_ns):
+    """The trace of a request for `names`, model and version, if it is one of those that are traced, else None."""
     cdef Trace begun
     cdef nghttp2_vec parent
     parent.base, parent.len = NULL, 0
     if stream.trace_parent > 0:
         parent = nghttp2_rcbuf_get_buf(headers_at(&stream.headers)[stream.trace_parent - 1].value)
-    begun = endpoint.sampling.begin(parent.base, parent.len, begun_ns)
+    begun = sampling.begin(parent.base, parent.len, begun_ns)
     if begun is None:
-        return 0
-    begun.model, begun.version = endpoint.names
-    begun.request_id, begun.streamed = request.id, request.streamed
+        return None
+    begun.model, begun.version = names[0], names[1]
+    if request is not None:
+        begun.request_id, begun.streamed = request.id, request.streamed
     if begun.parent_id is not None:
         states = [value.decode("latin-1") for name, value in stream.metadata() if name == b"tracestate"]
         begun.state = ",".join(states)
-    request.trace = begun
-    return 0
+    return begun
 
 
 cdef dict about(Endpoint endpoint, Request request, int code):
@@ -131,7 +135,7 @@ cdef void tell(Endpoint endpoint, Request request, int code, int64_t begun_ns, i
     """A request has its end: to its trace, if it has one, and to the access log, if there is one."""
     cdef Trace traced
     if endpoint.access is not None:
-        endpoint.access.add(endpoint.names, request, code, begun_ns, now_ns)
+        endpoint.access.add(endpoint.names, request, request.trace, code, begun_ns, now_ns)
     if request.trace is not None:
         traced, request.trace = request.trace, None
         traced.waited(request.arrived_ns, request.taken_ns)
@@ -147,13 +151,17 @@ cdef class InferMethod(Method):
     until forget(). `unknown` counts requests that found none. `trailers` says what goes with an error beside
     code and text; `unpacked` makes a compressed message plain. `packed`, if not None, takes a Stream and an answer and
     gives it compressed with the name of how, or None where it is to stay as it is. Calls without a deadline get
-    `timeout_ns`, if not 0. `admission`, if not None, has the permits.
+    `timeout_ns`, if not 0. `admission`, if not None, has the permits. `sampling` and `access` are as those of an Endpoint,
+    for requests that found none.
     """
 
-    def __cinit__(self, find, ModelStats unknown not None, trailers, unpacked, packed, int64_t timeout_ns, Admission admission=None):
+    def __cinit__(
+        self, find, ModelStats unknown not None, trailers, unpacked, packed, int64_t timeout_ns,
+        Admission admission=None, Sampling sampling=None, AccessLog access=None,
+    ):
         self.endpoints, self.find, self.unknown = {}, find, unknown
         self.trailers, self.unpacked, self.packed, self.timeout_ns = trailers, unpacked, packed, timeout_ns
-        self.admission = admission
+        self.admission, self.sampling, self.access = admission, sampling, access
 
     def forget(self) -> None:
         """Ask `find` again from now on: a model has come, gone or changed."""
@@ -187,7 +195,7 @@ cdef class InferMethod(Method):
             endpoint = self.endpoint_of(request, stream.permission)
             stream.owner = endpoint
             if endpoint.sampling is not None and endpoint.sampling.on:
-                trace(endpoint, request, stream, stream.arrived_ns)
+                request.trace = begin_trace(endpoint.sampling, endpoint.names, request, stream, stream.arrived_ns)
             refusal = admit(endpoint, request, stream.deadline_ns, self.admission, self.caller_of(stream))
             if refusal is not None:
                 return self.refuse(stream, refusal, request)
@@ -222,6 +230,7 @@ cdef class InferMethod(Method):
         cdef tuple key
         # Before it is looked for: who may not use a model is not told whether there is one.
         if permission is not None and not permission.is_for_all and not permission.covers(request.model_name):
+            permission.deny(request.model_name)
             raise Forbidden()
         if (
             self.last is not None
@@ -243,10 +252,27 @@ cdef class InferMethod(Method):
         cdef int64_t now_ns = monotonic_ns()
         stream.call = stream.owner = None
         stats.finished(failure.code, (now_ns - stream.arrived_ns) * 1e-9)
-        if endpoint is not None and request is not None:
+        if endpoint is None:
+            self.found_none(stream, request, failure.code, stream.arrived_ns, now_ns)
+        elif request is not None:
             tell(endpoint, request, failure.code, stream.arrived_ns, now_ns)
         stats.shed(failure.shed_for)
         return stream.fail(failure.code, failure.public_text.encode(), self.trailers_of(failure))
+
+    cdef int found_none(self, Stream stream, Request request, int code, int64_t begun_ns, int64_t now_ns) except -1:
+        """A request found no model, or is none, and has its end: as tell() does with the others."""
+        cdef Trace begun = None
+        cdef tuple names
+        if self.access is None and (self.sampling is None or not self.sampling.on):
+            return 0
+        names = ("", "") if request is None else (request.model_name[:NAME_LETTERS], request.model_version[:NAME_LETTERS])
+        if self.sampling is not None and self.sampling.on:
+            begun = begin_trace(self.sampling, names, request, stream, begun_ns)
+        if self.access is not None:
+            self.access.add(names, request, begun, code, begun_ns, now_ns)
+        if begun is not None:
+            begun.end(code, now_ns)
+        return 0
 
     cdef list trailers_of(self, failure):
         """What `trailers` says, asked once for all that are Overloaded: those come many at a time."""

@@ -8,7 +8,7 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from inferd._native.clock cimport monotonic_ns
-from inferd._native.infer cimport Endpoint, InferMethod, Waiter, about, admit, tell, trace
+from inferd._native.infer cimport Endpoint, InferMethod, Waiter, about, admit, begin_trace, tell
 from inferd._native.nghttp2 cimport NGHTTP2_INTERNAL_ERROR
 from inferd._native.span cimport span_length
 from inferd._native.stats cimport ModelStats
@@ -48,6 +48,7 @@ cdef class Place(Waiter):
     cdef int64_t begun_ns
     cdef size_t nbytes
     cdef Request watched      # to be told of its end to a trace or the access log, or None
+    cdef Stream stream        # the one it came on, of a request that found no model
     cdef bint accepted        # it came into the queue
     cdef bytes id             # of one that failed
     cdef bytes answer         # of one that has come to an end: this, or what it failed of
@@ -119,7 +120,7 @@ cdef class Line:
         cdef Request request = None
         cdef Endpoint endpoint = None
         cdef int64_t deadline_ns
-        place.line, place.begun_ns = self, monotonic_ns()
+        place.line, place.stream, place.begun_ns = self, self.stream, monotonic_ns()
         if self.last is None:
             self.first = place
         else:
@@ -134,11 +135,13 @@ cdef class Line:
             self.held_bytes += place.nbytes
             request = decode(body)
             request.streamed = True
+            place.watched = request
             endpoint = place.endpoint = infer.endpoint_of(request, self.stream.permission)
+            place.watched = place.stream = None
             if endpoint.access is not None:
                 place.watched = request
             if endpoint.sampling is not None and endpoint.sampling.on:
-                trace(endpoint, request, self.stream, place.begun_ns)
+                request.trace = begin_trace(endpoint.sampling, endpoint.names, request, self.stream, place.begun_ns)
                 if request.trace is not None:
                     place.watched = request
             deadline_ns = self.stream.deadline_ns
@@ -330,7 +333,10 @@ cdef class InferStreamMethod(Method):
             stats.ended(code, (now_ns - place.begun_ns) * 1e-9)
         else:
             stats.finished(code, (now_ns - place.begun_ns) * 1e-9)
-        if place.watched is not None:
+        if place.endpoint is None:
+            self.infer.found_none(place.stream, place.watched, code, place.begun_ns, now_ns)
+            place.stream = place.watched = None
+        elif place.watched is not None:
             tell(place.endpoint, place.watched, code, place.begun_ns, now_ns)
             place.watched = None
         return 0

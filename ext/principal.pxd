@@ -7,9 +7,11 @@ cdef class Permission:
     cdef readonly object refusal      # an InferdError, None if the call may be made
     cdef readonly bint is_for_all     # whatever model it is for
     cdef object judge                 # a model's name -> whether it may be made for that model
+    cdef object denied                # told each model that the call was refused for, or None
     cdef dict known
 
     cdef bint covers(self, str model) except -1
+    cpdef int deny(self, str model) except -1
 
 
 cdef class Principal:

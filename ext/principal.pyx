@@ -12,11 +12,13 @@ cdef enum:
 cdef class Permission:
     """Whether one caller may call one method, and for which models.
 
-    `refusal` is an error if not. `judge`, if not None, is asked for each model's name.
+    `refusal` is an error if not. `judge`, if not None, is asked for each model's name; `denied`, if not None, is told those
+    that calls were then refused for.
     """
 
-    def __cinit__(self, refusal=None, judge=None):
+    def __cinit__(self, refusal=None, judge=None, denied=None):
         self.refusal, self.judge, self.is_for_all, self.known = refusal, judge, judge is None, {}
+        self.denied = denied
 
     cdef bint covers(self, str model) except -1:
         if self.judge is None:
@@ -27,6 +29,12 @@ cdef class Permission:
             if len(self.known) < MAX_KNOWN:
                 self.known[model] = found
         return found
+
+    cpdef int deny(self, str model) except -1:
+        """A call is refused because of this model."""
+        if self.denied is not None:
+            self.denied(model)
+        return 0
 
     def allows(self, str model not None) -> bool:
         """Whether the method may be called for this model; the name of none is every model's."""

@@ -40,6 +40,9 @@ cdef class Trace:
     cdef public str version
     cdef public str request_id
     cdef public bint streamed
+    cdef public str method            # of a call, in full; None: an inference, as `streamed` says
+    cdef public str original          # what was asked for, where that is no method of ours
+    cdef public object http           # what HTTP says of a call that it carries, else None
     cdef readonly int64_t begun_ns
     cdef readonly int64_t queued_ns
     cdef readonly int64_t taken_ns

@@ -37,7 +37,7 @@ from inferd.inline import InlineRuns
 from inferd.lifecycle import Lifecycle
 from inferd.loading import Loaded
 from inferd.memory import share_heaps
-from inferd.models import Model, Models, State
+from inferd.models import SECONDS_BOUNDS, Model, Models, State
 from inferd.rpc import reflection
 from inferd.rpc.health import HealthServicer
 from inferd.rpc.inference import SERVICE, InferenceService
@@ -48,6 +48,7 @@ from inferd.rpc.transport import Transport, open_transport
 from inferd.samples import histogram_of, sample_of
 from inferd.session import RUNTIME_VERSION, runtime_build
 from inferd.telemetry import access, logs
+from inferd.telemetry.calls import Calls
 from inferd.telemetry.gpus import GpuCollector, open_gpu_collector
 from inferd.telemetry.loop_lag import LoopLag
 from inferd.telemetry.metrics import serving_registry
@@ -120,8 +121,16 @@ class App:
         traces = TraceControl(
             self.watch.samplings, self.models, allowed=settings.control.trace_settings, on_change=self._forget
         )
+        self.calls = Calls(self.watch, SECONDS_BOUNDS, logs_probes=settings.log.access_probes)
         self.service = InferenceService(
-            self.models, settings, version(), control, traces, admission=self.admission, watching=self.watch
+            self.models,
+            settings,
+            version(),
+            control,
+            traces,
+            admission=self.admission,
+            watching=self.watch,
+            calls=self.calls,
         )
         self._access = None if self.watch.access is None else access.AccessWriter(self.watch.access)
         self._tracing = None if self.watch.samplings is None else _open_tracing(settings, self.watch.samplings)
@@ -350,6 +359,8 @@ class App:
             loop_lag=histogram_of(self._loop_lag.seconds),
             loads=dict(self.lifecycle.loads),
             traces={} if self._tracing is None else {"sent": self._tracing.sent, "dropped": self._tracing.dropped},
+            calls={key: histogram_of(seconds) for key, seconds in self.calls.seconds.items()},
+            refusals={} if self.judge is None else dict(self.judge.refusals),
             access={} if self._access is None else {"written": self._access.written, "dropped": self._access.dropped},
         )
 

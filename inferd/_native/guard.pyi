@@ -1,11 +1,14 @@
 from typing import Any, Protocol, Self, final
 
 from inferd._native.principal import Permission, Principal
+from inferd._native.stream import Stream
+from inferd.errors import InferdError
 
 class _Judge(Protocol):
     def refresh(self) -> object: ...
     def identify(self, connection: Any, authorization: bytes | None, api_key: bytes | None) -> Principal: ...
     def permit(self, caller: Principal, path: bytes) -> Permission: ...
+    def refused(self, stream: Stream, refusal: InferdError) -> None: ...
 
 @final
 class Guard:

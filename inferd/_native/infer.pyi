@@ -45,6 +45,8 @@ class InferMethod(Method):
         packed: Callable[[Stream, bytes], tuple[bytes, bytes] | None] | None,
         timeout_ns: int,
         admission: Admission | None = None,
+        sampling: Sampling | None = None,
+        access: AccessLog | None = None,
     ) -> Self: ...
     def forget(self) -> None: ...
 

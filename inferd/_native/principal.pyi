@@ -5,12 +5,18 @@ from inferd.errors import InferdError
 
 @final
 class Permission:
-    def __new__(cls, refusal: InferdError | None = None, judge: Callable[[str], bool] | None = None) -> Self: ...
+    def __new__(
+        cls,
+        refusal: InferdError | None = None,
+        judge: Callable[[str], bool] | None = None,
+        denied: Callable[[str], object] | None = None,
+    ) -> Self: ...
     @property
     def refusal(self) -> InferdError | None: ...
     @property
     def is_for_all(self) -> bool: ...
     def allows(self, model: str) -> bool: ...
+    def deny(self, model: str) -> int: ...
 
 @final
 class Principal:

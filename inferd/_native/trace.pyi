@@ -1,4 +1,4 @@
-from typing import Never, Self, final
+from typing import Any, Never, Self, final
 
 @final
 class Execution:
@@ -40,6 +40,9 @@ class Trace:
     version: str | None
     request_id: str | None
     streamed: bool
+    method: str | None
+    original: str | None
+    http: Any
     @property
     def begun_ns(self) -> int: ...
     @property

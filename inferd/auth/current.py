@@ -19,4 +19,5 @@ def require(model: str) -> None:
     """Raises Forbidden if the call may not be made for this model; no name stands for all of them."""
     permission = CURRENT.get()
     if permission is not None and not permission.allows(model):
+        permission.deny(model)
         raise Forbidden()

@@ -10,17 +10,18 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from inferd._native.principal import Permission, Principal
 from inferd.auth.keys import Keys
 from inferd.auth.policy import UNWRITTEN, Policy, covers, parse
 from inferd.config import Auth
-from inferd.errors import Forbidden, StartError, Unauthenticated
+from inferd.errors import Forbidden, InferdError, StartError, Unauthenticated
 from inferd.filestate import states_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,17 @@ log = logging.getLogger("inferd.auth")
 
 MAX_CALLERS: Final = 1024
 """Callers that are remembered; the one that was not heard of for longest is forgotten first."""
+REASONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "credentials": "a call with credentials that are not known was refused",
+        "anonymous": "a call without credentials was refused",
+        "method": "a call was refused, because its caller may not call this method",
+        "model": "a call was refused, because its caller may not use this model",
+    }
+)
+"""Why calls are refused, as metrics name it and as the log says it."""
+NAME_LETTERS: Final = 128
+"""Of a model's name that a caller chose no more is logged."""
 LOOK_S: Final = 1.0
 """How often the files are looked at."""
 
@@ -54,6 +66,8 @@ class Judge:
         self._settings, self._now_s = settings, now_s
         self._paths = [path for path in (settings.policy, settings.keys, settings.jwks) if path is not None]
         self._seen, self._looked_s = states_of(self._paths), now_s()
+        self.refusals: MutableMapping[str, int] = dict.fromkeys(REASONS, 0)
+        """Calls that were refused, by reason."""
         self.rules = _read(settings)
 
     def refresh(self) -> Rules:
@@ -100,15 +114,39 @@ class Judge:
         patterns = self.rules.policy.patterns(caller.names, method)
         if not patterns:
             return Permission(Forbidden() if caller.names else Unauthenticated())
-        return Permission(None, None if "*" in patterns else partial(covers, patterns))
+        if "*" in patterns:
+            return Permission()
+        return Permission(None, partial(covers, patterns), partial(self._note, "model", caller.name, method, ""))
 
-    def admit(self, names: tuple[str, ...], headers: Mapping[str, Any], path: str) -> tuple[Principal, Permission]:
-        """Both at once, for calls that Python carries. Raises what the caller is told if the call may not go on."""
+    def refused(self, refusal: InferdError, caller: Principal | None, method: str, peer: str) -> None:
+        """A call of a method, by the server's name for it, is refused for what identify or permit said."""
+        if isinstance(refusal, Unauthenticated):
+            self._note("credentials" if caller is None else "anonymous", "", method, peer)
+        elif isinstance(refusal, Forbidden) and caller is not None:
+            self._note("method", caller.name, method, peer)
+
+    def _note(self, reason: str, principal: str, method: str, peer: str, model: str = "") -> None:
+        self.refusals[reason] += 1
+        said = {"principal": principal, "method": method, "refused_model": model[:NAME_LETTERS], "peer": peer}
+        log.warning(REASONS[reason], extra={"reason": reason} | {key: text for key, text in said.items() if text})
+
+    def admit(
+        self, names: tuple[str, ...], headers: Mapping[str, Any], path: str, method: str = "", peer: str = ""
+    ) -> tuple[Principal, Permission]:
+        """Both at once, for calls that Python carries. Raises what the caller is told if the call may not go on.
+
+        `method` is its name if it is one of the server's, and `peer` where the call comes from: both for the log.
+        """
         self.refresh()
-        caller = self.identify(names, _bytes(headers.get("authorization")), _bytes(headers.get("x-api-key")))
-        permission = self.permit(caller, path.encode("latin-1", "replace"))
-        if permission.refusal is not None:
-            raise permission.refusal
+        caller: Principal | None = None
+        try:
+            caller = self.identify(names, _bytes(headers.get("authorization")), _bytes(headers.get("x-api-key")))
+            permission = self.permit(caller, path.encode("latin-1", "replace"))
+            if permission.refusal is not None:
+                raise permission.refusal
+        except InferdError as refusal:
+            self.refused(refusal, caller, method, peer)
+            raise
         return caller, permission
 
     @staticmethod

@@ -19,6 +19,10 @@ class Log(Section):
     )
     access: bool = Field(
         default=False,
-        description="Log each inference request that has ended, at level info: model, code, times, ids; never tensors "
-        "or metadata. What cannot be written in time is dropped and counted.",
+        description="Log each request and other call that has ended, at level info: method, model, code, times, ids; "
+        "never tensors or metadata. What cannot be written in time is dropped and counted.",
+    )
+    access_probes: bool = Field(
+        default=False,
+        description="With that, log health checks too, over gRPC and HTTP, and what the status page asks for.",
     )

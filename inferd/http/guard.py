@@ -36,7 +36,8 @@ def _behind(judge: Judge, route: Route) -> Route:
 
     async def ask(request: Request) -> Response:
         # A client's certificate is not looked at here: what carries HTTP does not show it.
-        principal, permission = judge.admit((), request.headers, route.name)
+        peer = f"{request.client.host}:{request.client.port}" if request.client else ""
+        principal, permission = judge.admit((), request.headers, route.name, route.name.removeprefix("/"), peer)
         token, named = CURRENT.set(permission), WHO.set(principal)
         try:
             if "model" in request.path_params:

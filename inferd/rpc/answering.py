@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from inferd._native.admission import Admission, Caller, let_go
 from inferd._native.bind import bind
@@ -15,8 +16,10 @@ from inferd.auth.current import WHO, require
 from inferd.config import Settings
 from inferd.errors import Code, InferdError
 from inferd.models import ROWS_BOUNDS, SECONDS_BOUNDS, Models
+from inferd.telemetry.calls import CALL
+from inferd.telemetry.logs import ABOUT
 from inferd.telemetry.recent import RecentErrors
-from inferd.telemetry.watching import Metadata, Watching
+from inferd.telemetry.watching import Metadata, Watching, named
 
 
 class Answering:
@@ -54,13 +57,18 @@ class Answering:
         """
         started_ns = time.monotonic_ns()
         stats, code, request, names = self.unknown_stats, Code.OK, None, None
+        call = CALL.get()  # of HTTP, which notes its end; over gRPC inference has none
         try:
             request = decode(body)
             request.streamed = streamed
+            if call is not None:
+                call.request, request.trace = request, call.trace
             require(request.model_name)
             model = self._models.find(request.model_name, request.model_version)
             stats, names = model.stats, (model.name, str(model.version))
-            if self._watching.samplings is not None:
+            if call is not None:
+                call.asks_for(*names)
+            elif self._watching.samplings is not None:
                 self._watching.begin(names, request, started_ns, metadata() or ())
             signature = model.answering().signature
             self._admission.admit(request, self._caller(caller))
@@ -77,6 +85,8 @@ class Answering:
             raise
         except Exception:
             code = Code.INTERNAL
+            if request is not None and call is None:
+                ABOUT.set(partial(_about, request.model_name, named(request)))
             raise
         finally:
             # It has a time of arrival once it is in a queue.
@@ -86,10 +96,15 @@ class Answering:
             now_ns = time.monotonic_ns()
             seconds = (now_ns - started_ns) * 1e-9
             count(code, seconds)
-            if request is not None and names is not None:
+            if call is not None:
+                if call.trace is not None:
+                    stats.exemplify(code, seconds, call.trace.trace_id)
+            elif request is not None and names is not None:
                 trace = self._watching.tell(names, request, code, started_ns, now_ns)
                 if trace is not None:
                     stats.exemplify(code, seconds, trace.trace_id)
+            else:
+                self._watching.found_none(request, code, started_ns, now_ns, metadata() or (), streamed=streamed)
 
     def _caller(self, connection: str) -> Caller:
         who = WHO.get()
@@ -102,3 +117,7 @@ class Answering:
         if remaining_s is not None:
             return max(now_ns + int(remaining_s * 1e9), 1)
         return now_ns + self._timeout_ns if self._timeout_ns else 0
+
+
+def _about(model: str, said: Mapping[str, object]) -> Mapping[str, object]:
+    return {"model": model, **said}

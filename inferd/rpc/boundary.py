@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from inferd.auth.current import require
 from inferd.errors import Code, InferdError, Internal, InvalidRequest, Overloaded
+from inferd.telemetry.calls import CALL
 
 log = logging.getLogger("inferd.rpc")
 
@@ -39,7 +40,7 @@ def guarded(handler: Handler) -> Handler:
             # Not the error itself: it would keep this frame, and with it the request, alive.
             code, text, metadata = failure.code, failure.public_text, trailing_metadata(failure)
         except Exception:
-            log.exception("This is a bug.")
+            log.exception("This is a bug.", extra={"code": Internal.code})
             code, text, metadata = Internal.code, Internal().public_text, ()
         # Outside the try, because abort() leaves by an exception that must not be caught.
         return await context.abort(STATUS[code], text, metadata)
@@ -53,6 +54,7 @@ def parsed(message: type[Message], handler: Handler) -> Handler:
     Left to the transport, the parser's exception would be UNKNOWN and its text would reach the client.
     """
     field = model_field(message)
+    version = "version" if field == "name" else "model_version"
 
     async def call(body: bytes, context: Context) -> Any:
         try:
@@ -60,6 +62,8 @@ def parsed(message: type[Message], handler: Handler) -> Handler:
         except DecodeError:
             raise InvalidRequest(f"the bytes of the request are not a {message.DESCRIPTOR.name}") from None
         if field is not None:
+            if (noted := CALL.get()) is not None:
+                noted.asks_for(getattr(request, field), getattr(request, version, ""))
             require(getattr(request, field))
         return await handler(request, context)
 

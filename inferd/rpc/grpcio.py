@@ -13,8 +13,9 @@ from inferd.config import Grpc, Settings
 from inferd.errors import StartError
 from inferd.models import settle
 from inferd.rpc.boundary import COMPRESSION
-from inferd.rpc.guard import Guard
+from inferd.rpc.guard import Entrance
 from inferd.rpc.listening import cannot_listen, cannot_listen_at
+from inferd.telemetry.calls import Calls
 from inferd.tls import Certificates
 
 
@@ -22,7 +23,11 @@ class GrpcioServer:
     """A listening gRPC server; services are added before start()."""
 
     def __init__(
-        self, settings: Settings, certificates: Certificates | None = None, judge: Judge | None = None
+        self,
+        settings: Settings,
+        calls: Calls,
+        certificates: Certificates | None = None,
+        judge: Judge | None = None,
     ) -> None:
         if certificates is not None and (settings.tls.client_auth == "optional" or settings.tls.min_version != "1.2"):
             raise StartError("tls.client_auth optional and tls.min_version 1.3 need the native transport")
@@ -34,7 +39,7 @@ class GrpcioServer:
         self.settle = settle
         self.server: grpc.aio.Server = grpc.aio.server(
             compression=COMPRESSION[settings.grpc.compression],
-            interceptors=() if judge is None else (Guard(judge),),
+            interceptors=(Entrance(calls, judge),),
             options=[
                 ("grpc.max_send_message_length", -1),
                 ("grpc.server_handshake_timeout_ms", settings.grpc.handshake_timeout_ms),

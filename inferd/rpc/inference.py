@@ -15,7 +15,7 @@ from inferd._native.admission import Admission
 from inferd._native.region import Regions
 from inferd.config import Settings
 from inferd.errors import NotOffered
-from inferd.models import Models, State
+from inferd.models import SECONDS_BOUNDS, Models, State
 from inferd.proto import inference_pb2 as pb
 from inferd.rpc.answering import Answering
 from inferd.rpc.boundary import Context, Handler, guarded, parsed
@@ -24,6 +24,7 @@ from inferd.rpc.model_config import PLATFORM, describe, shape_of
 from inferd.rpc.shared_memory import SharedMemoryMethods
 from inferd.rpc.statistics import Statistics
 from inferd.rpc.streaming import Streaming
+from inferd.telemetry.calls import Calls
 from inferd.telemetry.recent import RecentErrors
 from inferd.telemetry.watching import Watching
 
@@ -53,10 +54,12 @@ class InferenceService:
         *parts: Part,
         admission: Admission | None = None,
         watching: Watching | None = None,
+        calls: Calls | None = None,
     ) -> None:
         """`parts` answer methods of the service that this class does not. `admission` has the permits."""
         self.admission = admission if admission is not None else Admission()
         self.watching = watching or Watching()
+        self.calls = calls or Calls(self.watching, SECONDS_BOUNDS, logs_probes=False)
         self._models, self._version = models, version
         shared = settings.shared_memory
         self.regions = Regions(shared.max_regions, settings.grpc.max_message_bytes) if shared.enabled else None

@@ -146,7 +146,7 @@ class _Line:
         except InferdError as found:
             failure = found
         except Exception:
-            log.exception("This is a bug.")
+            log.exception("This is a bug.", extra={"code": Internal.code})
             failure = Internal()
         return _Ended(streamed_failure(failure.public_text.encode(), _id_of(body)), failure)
 

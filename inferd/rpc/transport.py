@@ -76,4 +76,4 @@ def open_transport(
             log.warning("the native transport was not built, so grpcio carries gRPC", extra={"reason": str(missing)})
         else:
             return NativeTransport(settings, models, service, certificates, judge)
-    return GrpcioServer(settings, certificates, judge)
+    return GrpcioServer(settings, service.calls, certificates, judge)

@@ -1,4 +1,4 @@
-"""The access log: a line for each inference request that has ended, written by a thread of its own."""
+"""The access log: a line for each request and call that has ended, written by a thread of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from inferd._native.access import AccessLog
 from inferd.errors import Code
 from inferd.telemetry.periodic import Periodic
+from inferd.telemetry.watching import inference
 
 log = logging.getLogger("inferd.access")
 
@@ -17,7 +18,7 @@ ROOM: Final = 16384
 EVERY_S: Final = 0.1
 
 
-Entry: TypeAlias = tuple[tuple[str, str], int, int, int, int, int, int, bool, bytes, bytes, bytes]
+Entry: TypeAlias = tuple[tuple[Any, ...], int, int, int, int, int, int, bool, bytes, bytes, bytes]
 """What AccessLog.take() gives of each request."""
 
 
@@ -56,14 +57,16 @@ class AccessWriter:
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
-    (model, version), code, _, took_ns, waited_ns, run_ns, rows, is_streamed, request_id, trace_id, span_id = entry
-    fields: dict[str, Any] = {
-        "model": model,
-        "version": version,
-        "code": Code(code).name,
-        "duration_ms": _ms(took_ns),
-        "rows": rows,
-    }
+    (model, version, *more), code, _, took_ns, waited_ns, run_ns, rows, is_streamed, request_id, trace_id, span_id = (
+        entry
+    )
+    fields: dict[str, Any] = {"method": inference(streamed=is_streamed)}
+    for said in more:
+        fields |= said
+    fields |= {name: value for name, value in (("model", model), ("version", version)) if value}
+    fields |= {"code": Code(code).name, "duration_ms": _ms(took_ns)}
+    if rows:
+        fields["rows"] = rows
     if waited_ns >= 0:
         fields["queue_ms"] = _ms(waited_ns)
     if run_ns:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from inferd.telemetry.gpus import OF_GPUS
-from inferd.telemetry.series import FAILED, OF_MODELS, OF_SERVER, REJECTED, Series
+from inferd.telemetry.series import FAILED, OF_MODELS, REJECTED, Series
+from inferd.telemetry.server_series import OF_SERVER
 
 _HEAD: Final = """\
 # Metrics

@@ -10,7 +10,8 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -19,6 +20,9 @@ from pathlib import PurePath
 from typing import Final, Literal, TextIO
 
 from inferd.telemetry.brake import Brake
+
+ABOUT: Final[ContextVar[Callable[[], Mapping[str, object]] | None]] = ContextVar("about", default=None)
+"""What a warning or an error is about, in fields, where a task has one call to answer; None where it has not."""
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -97,7 +101,10 @@ class LogHandler(logging.StreamHandler[TextIO]):
         logging.getLogger("inferd").setLevel(to.least)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record if what it tells is switched on."""
+        """Write a record if what it tells is switched on. Trouble with a call says which call it is."""
+        about = ABOUT.get() if record.levelno >= logging.WARNING else None
+        if about is not None:
+            vars(record).update({name: value for name, value in about().items() if name not in vars(record)})
         if self.switches.admit(record.levelno) and self._brake.lets(record):
             super().emit(record)
 

@@ -9,7 +9,8 @@ from prometheus_client.metrics_core import InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from inferd.telemetry.sample import BuildInfo, ModelSample, ServerSample
-from inferd.telemetry.series import OF_MODELS, OF_SERVER
+from inferd.telemetry.series import OF_MODELS
+from inferd.telemetry.server_series import OF_SERVER
 from inferd.telemetry.triton import TritonCollector
 
 

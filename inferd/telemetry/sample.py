@@ -133,5 +133,9 @@ class ServerSample:
     """Loads that have ended, by model and "ok" or "failed"."""
     traces: Mapping[str, int] = field(default_factory=dict)
     """Traces that came to their end, "sent" or "dropped"; nothing without tracing."""
+    calls: Mapping[tuple[str, str, str], HistogramSample] = field(default_factory=dict)
+    """How long calls other than inference took, by what carried them, method and the name of the code."""
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    """Calls that the policy refused, by reason; nothing where nobody is asked who calls."""
     access: Mapping[str, int] = field(default_factory=dict)
     """Lines of the access log, "written" or "dropped"; nothing without one."""

@@ -1,4 +1,4 @@
-"""Every metric of inferd's own, declared once: name, kind, meaning, labels, and where its numbers come from."""
+"""What a metric is, and those of models, each declared once: name, kind, meaning, labels, where numbers come from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from inferd.errors import Code
-from inferd.telemetry.sample import HistogramSample, ModelSample, ServerSample
+from inferd.telemetry.sample import HistogramSample, ModelSample
 
 Kind: TypeAlias = Literal["counter", "gauge", "histogram", "info"]
 Value: TypeAlias = float | HistogramSample
@@ -342,51 +342,6 @@ OF_MODELS: Final[tuple[Series[ModelSample], ...]] = (
         "1 for a loaded model version that asks for a GPU and runs on the CPU, as device.fallback allows, else 0.",
         MODEL,
         lambda sample: () if sample.facts is None else [(_of(sample), int(sample.facts.fell_back))],
-    ),
-)
-
-OF_SERVER: Final[tuple[Series[ServerSample], ...]] = (
-    Series(
-        "inferd_ready",
-        "gauge",
-        "1 from the end of loading to the start of draining, else 0.",
-        (),
-        lambda sample: [((), int(sample.ready))],
-    ),
-    Series(
-        "inferd_draining",
-        "gauge",
-        "1 once the server was told to stop, else 0.",
-        (),
-        lambda sample: [((), int(sample.draining))],
-    ),
-    Series(
-        "inferd_event_loop_lag_seconds",
-        "histogram",
-        "How much later than planned the event loop came to a timer.",
-        (),
-        lambda sample: [((), sample.loop_lag)],
-    ),
-    Series(
-        "inferd_model_loads_total",
-        "counter",
-        "Loads of model versions that have ended, by result: ok, failed.",
-        ("model", "result"),
-        lambda sample: list(sample.loads.items()),
-    ),
-    Series(
-        "inferd_traces_total",
-        "counter",
-        "Traces of requests, by what became of them: sent, dropped. There only with tracing.",
-        ("result",),
-        lambda sample: [((result,), count) for result, count in sample.traces.items()],
-    ),
-    Series(
-        "inferd_access_lines_total",
-        "counter",
-        "Lines of the access log, by what became of them: written, dropped. There only with one.",
-        ("result",),
-        lambda sample: [((result,), count) for result, count in sample.access.items()],
     ),
 )
 

@@ -15,6 +15,8 @@ Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
 ID_LETTERS: Final = 64
 """More of a request's id is not logged."""
+NAME_LETTERS: Final = 128
+"""Of names that clients choose no more is kept."""
 
 _PARENT: Final = "traceparent"
 _STATE: Final = "tracestate"
@@ -29,30 +31,60 @@ class Watching:
 
     def begin(self, names: tuple[str, str], request: Request, begun_ns: int, metadata: Metadata) -> None:
         """Have a request for the version `names` of a model traced if it is one of those that are."""
+        trace = request.trace = self.trace(names[0], begun_ns, metadata)
+        if trace is not None:
+            trace.model, trace.version = names
+            trace.request_id, trace.streamed = request.id, request.streamed
+
+    def trace(self, model: str, begun_ns: int, metadata: Metadata, *, only_callers: bool = False) -> Trace | None:
+        """The trace of a call that came with this metadata, if it is one of those that are traced.
+
+        `only_callers` begins none here.
+        """
         if self.samplings is None:
-            return
+            return None
         said = list(metadata)
         parents = [value for key, value in said if key == _PARENT]
         # With several of them nobody knows whose request it is.
         parent = _bytes(parents[0]) if len(parents) == 1 else None
-        trace = self.samplings.of(names[0]).begin_at(begun_ns, parent)
-        if trace is None:
-            return
-        trace.model, trace.version = names
-        trace.request_id, trace.streamed = request.id, request.streamed
-        if trace.parent_id is not None:
+        if parent is None and only_callers:
+            return None
+        trace = self.samplings.of(model).begin_at(begun_ns, parent)
+        if trace is not None and trace.parent_id is not None:
             trace.state = ",".join(_bytes(value).decode("latin-1") for key, value in said if key == _STATE)
-        request.trace = trace
+        return trace
+
+    def found_none(
+        self, request: Request | None, code: int, begun_ns: int, now_ns: int, metadata: Metadata, *, streamed: bool
+    ) -> None:
+        """A request found no model, or is none, and has its end."""
+        if self.access is None and self.samplings is None:
+            return
+        model, version = ("", "") if request is None else (request.model_name, request.model_version)
+        names = (model[:NAME_LETTERS], version[:NAME_LETTERS])
+        trace = self.trace("", begun_ns, metadata)
+        if self.access is not None:
+            said = {"method": inference(streamed=streamed)}
+            self.access.note((*names, said), request, code, begun_ns, now_ns, trace)
+        if trace is not None:
+            trace.model, trace.version = names
+            trace.streamed, trace.request_id = streamed, request.id if request is not None else None
+            trace.end(code, now_ns)
 
     def tell(self, names: tuple[str, str], request: Request, code: int, begun_ns: int, now_ns: int) -> Trace | None:
         """A request has its end; its trace, if it has one."""
         if self.access is not None:
-            self.access.note(names, request, code, begun_ns, now_ns)
+            self.access.note(names, request, code, begun_ns, now_ns, request.trace)
         trace, request.trace = request.trace, None
         if trace is not None:
             trace.waited(request.arrived_ns, request.taken_ns)
             trace.end(code, now_ns)
         return trace
+
+
+def inference(*, streamed: bool) -> str:
+    """The method of inference, in full."""
+    return f"inference.GRPCInferenceService/{'ModelStreamInfer' if streamed else 'ModelInfer'}"
 
 
 def named(request: Request) -> dict[str, str]:

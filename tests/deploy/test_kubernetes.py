@@ -14,7 +14,8 @@ import yaml
 
 from inferd.health import HealthBoard
 from inferd.proto import inference_pb2
-from inferd.telemetry.series import OF_MODELS, OF_SERVER
+from inferd.telemetry.series import OF_MODELS
+from inferd.telemetry.server_series import OF_SERVER
 
 from .manifests import DEPLOY, WAYS, Manifest, containers, of_kind, pods, rendered
 from .rules import RULES

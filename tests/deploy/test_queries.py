@@ -14,7 +14,8 @@ import yaml
 
 from inferd.telemetry.metrics import serving_registry
 from inferd.telemetry.sample import BuildInfo, ServerSample
-from inferd.telemetry.series import OF_MODELS, OF_SERVER
+from inferd.telemetry.series import OF_MODELS
+from inferd.telemetry.server_series import OF_SERVER
 
 promql = pytest.importorskip("promql_parser", reason="promql-parser is not installed")
 

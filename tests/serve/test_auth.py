@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -72,7 +73,8 @@ def guarded(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (folder / "policy.yaml").write_text(POLICY)
     flags = (
         f"--auth-keys={folder / 'keys'}", f"--auth-policy={folder / 'policy.yaml'}", "--warmup-budget-ms=0",
-        "--control-log-settings=true", "--model-control-mode=explicit", "--load-model=*", "--shared-memory-enabled=true"
+        "--control-log-settings=true", "--model-control-mode=explicit", "--load-model=*",
+        "--shared-memory-enabled=true", "--log-access=true",
     )  # fmt: skip
     server = Server(repository, folder, transport, flags, {})
     with server.while_ready():
@@ -199,6 +201,49 @@ def test_http_has_the_same_policy(guarded: Guarded) -> None:
     assert told == [403, 200, 403]
     port = guarded.server.metrics_port
     assert [guarded.http("/metrics", name, port) for name in (None, "nobody", "admin")] == [401, 403, 200]
+
+
+def test_an_operator_sees_who_is_turned_away_and_why(guarded: Guarded) -> None:
+    server = guarded.server
+
+    def refusals() -> dict[str, float]:
+        asked = urllib.request.Request(f"http://127.0.0.1:{server.metrics_port}/metrics")
+        asked.add_header(*guarded.metadata("admin")[0])
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=10) as answer:
+            text = answer.read().decode()
+        return {
+            one[1]: float(one[2])
+            for one in re.finditer(r'^inferd_auth_refusals_total\{reason="(\w+)"\} (\S+)$', text, re.M)
+        }
+
+    before, logged = refusals(), len(server.log())
+    wrong = "wrong.key"
+    with server.stub() as stub:
+        for name, model in ((None, "scale"), (wrong, "scale"), ("nobody", "scale"), ("limited", "other")):
+            with pytest.raises(grpc.RpcError):
+                stub.ModelInfer(request(model, x=rows(1)), metadata=guarded.metadata(name))
+    for name, path in ((None, "scale"), (wrong, "scale"), ("nobody", "scale"), ("limited", "other")):
+        assert guarded.http(f"/v2/models/{path}", name) in (401, 403)
+    assert {reason: count - before[reason] for reason, count in refusals().items()} == {
+        "credentials": 2, "anonymous": 2, "method": 2, "model": 2,
+    }  # fmt: skip
+    told = [one for one in server.log()[logged:] if one["logger"] == "inferd.auth"]
+    assert [(one["reason"], one.get("principal"), one["method"].split("/")[1]) for one in told] == [
+        (reason, principal, method)
+        for method in ("ModelInfer", "ModelMetadata")
+        for reason, principal in (
+            ("anonymous", None), ("credentials", None), ("method", "key:nobody"), ("model", "key:limited"),
+        )
+    ]  # fmt: skip
+    assert {one["refused_model"] for one in told if one["reason"] == "model"} == {"other"}
+    assert all("127.0.0.1" in one["peer"] for one in told if one["reason"] != "model")
+    # Also those that never came to their method are in the access log.
+    eventually(lambda: {"UNAUTHENTICATED", "PERMISSION_DENIED"} <= {
+        one["code"] for one in server.log()[logged:]
+        if one["logger"] == "inferd.access" and one["method"].endswith("/ModelInfer")
+    })  # fmt: skip
+    for secret in (*guarded.keys.values(), wrong):
+        assert secret not in server.stderr
 
 
 def test_a_key_that_is_taken_out_stops_working_without_a_restart(guarded: Guarded) -> None:

@@ -67,6 +67,7 @@ OTHER = {
     "tracing.timeout_ms": 7006,
     "control.trace_settings": True,
     "log.access": True,
+    "log.access_probes": True,
     "log.level": "debug",
     "log.format": "json",
     "control.log_settings": True,

@@ -19,7 +19,8 @@ from inferd.models import State
 from inferd.telemetry.docs import page
 from inferd.telemetry.metrics import serving_registry
 from inferd.telemetry.sample import BuildInfo, HistogramSample, ModelFacts, ModelSample, ServerSample
-from inferd.telemetry.series import OF_MODELS, OF_SERVER, STATES
+from inferd.telemetry.series import OF_MODELS, STATES
+from inferd.telemetry.server_series import OF_SERVER
 
 BUILD = BuildInfo(version="1.2.3", python="3.11.7", onnxruntime="1.32.0")
 REQUEST = HistogramSample(bounds=(0.001, 0.25, 1.0), counts=(5, 3, 0, 2), total=7.5)
@@ -152,6 +153,8 @@ def test_every_metric_has_the_type_it_is_documented_with(read: Read) -> None:
         "inferd_draining": "gauge",
         "inferd_event_loop_lag_seconds": "histogram",
         "inferd_model_loads": "counter",
+        "inferd_call_duration_seconds": "histogram",
+        "inferd_auth_refusals": "counter",
         "inferd_traces": "counter",
         "inferd_access_lines": "counter",
     }

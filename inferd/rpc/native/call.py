@@ -14,6 +14,7 @@ from inferd._native.stream import Stream
 from inferd.errors import Code, InferdError
 from inferd.rpc.native.compression import ACCEPTED, accepts, packed, unpacked
 from inferd.rpc.native.metadata import Header, Metadatum, received
+from inferd.telemetry.calls import Call as NotedCall
 
 UNSENT_BYTES: Final = 64 * 1024
 """Beyond this a write waits until the client has taken what was written."""
@@ -23,7 +24,7 @@ class Call:
     """What the stream tells goes in through message(), half_close(), sent() and closed(); the rest is for handlers.
 
     Belongs to the loop's thread. `run` makes the coroutine that answers; it is started when there is something for
-    it to do, and cancelled when nobody waits for it any more.
+    it to do, and cancelled when nobody waits for it any more. `noted` is told how it ended.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class Call:
         *,
         is_unary: bool,
         encoding: str | None,
+        noted: NotedCall | None = None,
     ) -> None:
         connection = stream.connection
         assert isinstance(connection, Connection)
-        self.stream, self.connection = stream, connection
+        self.stream, self.connection, self.noted = stream, connection, noted
         self.loop = asyncio.get_running_loop()
         self.encoding = encoding  # of what is sent
         self.is_over = False
@@ -85,6 +87,8 @@ class Call:
             return
         self.is_over = True
         self.is_cancelled = not self._ended
+        if self.noted is not None:
+            self.noted.end(self.stream.code if self.stream.code >= 0 else Code.CANCELLED)
         if self._task is not None and not self._task.done():
             self._task.cancel()
         if self._waiting is not None:

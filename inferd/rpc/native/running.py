@@ -18,6 +18,7 @@ from inferd.errors import Garbled, InferdError
 from inferd.rpc.native.call import Call
 from inferd.rpc.native.context import Context
 from inferd.rpc.native.threaded import ThreadedContext
+from inferd.telemetry.calls import take_up
 
 log = logging.getLogger("inferd.rpc")
 
@@ -27,6 +28,8 @@ _END: Final = object()
 async def run(call: Call, handler: grpc.RpcMethodHandler[Any, Any], threads: Executor | None) -> None:
     """Answer one call. Whatever the handler does, the call has an end after this."""
     CURRENT.set(call.stream.permission)
+    if call.noted is not None:
+        take_up(call.noted)
     context = Context(call, _deserializer(handler), handler.response_serializer or _as_it_is)
     try:
         await _answer(context, handler, threads)

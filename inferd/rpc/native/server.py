@@ -25,8 +25,10 @@ from inferd.rpc.native.compression import NAMES
 from inferd.rpc.native.housekeeping import Housekeeping
 from inferd.rpc.native.limits import Limits
 from inferd.rpc.native.listener import BACKLOG, listen
-from inferd.rpc.native.metadata import received
+from inferd.rpc.native.metadata import Metadatum, received
 from inferd.rpc.native.running import run
+from inferd.telemetry.calls import OTHER, Calls
+from inferd.telemetry.calls import Call as NotedCall
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ class NativeServer(grpc.aio.Server):
         self._tasks: set[asyncio.Task[None]] = set()
         self.guard: Guard | None = None
         self.heeds_traces = False
+        self.calls: Calls | None = None  # where calls have their ends noted that compiled code does not answer
         self.hub: Hub | None = None
         self._house: Housekeeping | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -82,7 +85,7 @@ class NativeServer(grpc.aio.Server):
     ) -> None:
         """Answer a service's methods; one that has been added already stays."""
         for name, handler in method_handlers.items():
-            begin = partial(self._begin, handler=handler)
+            begin = partial(self._begin, handler=handler, method=f"{service_name}/{name}")
             self.methods.setdefault(f"/{service_name}/{name}".encode(), PythonMethod(begin))
 
     def add_insecure_port(self, address: str) -> int:
@@ -222,22 +225,34 @@ class NativeServer(grpc.aio.Server):
 
     # --- while it serves ------------------------------------------------------------------------------
 
-    def _begin(self, stream: Stream, handler: grpc.RpcMethodHandler[Any, Any]) -> Call:
+    def _begin(self, stream: Stream, handler: grpc.RpcMethodHandler[Any, Any], method: str) -> Call:
         return Call(
             stream,
             partial(run, handler=handler, threads=self._threads),
             self._keep,
             is_unary=not handler.request_streaming,
             encoding=self._encoding,
+            noted=self.note(stream, method),
         )
+
+    def note(self, stream: Stream, method: str, original: str = "") -> NotedCall | None:
+        """A call has begun, of a method or of none that is here; None where nobody takes note."""
+        if self.calls is None:
+            return None
+        metadata = partial(_metadata, stream)
+        return self.calls.begin(method, stream.arrived_ns, metadata, original=original)
 
     def _begin_generic(self, stream: Stream) -> Call | None:
         headers = stream.metadata()
         details = CallDetails(dict(headers)[b":path"].decode("latin-1"), received(headers))
+        name = details.method.removeprefix("/")
         for generic in self._generic:
             handler = generic.service(details)
             if handler is not None:
-                return self._begin(stream, handler)
+                return self._begin(stream, handler, name)
+        unknown = self.note(stream, OTHER, name)
+        if unknown is not None:
+            unknown.end(Code.UNIMPLEMENTED)
         stream.finish(Code.UNIMPLEMENTED, f"this server has no method {details.method}".encode(), [])
         return None
 
@@ -259,3 +274,7 @@ class NativeServer(grpc.aio.Server):
         assert self._house is not None
         self._house.turn(time.monotonic_ns())
         self._housekeeping = asyncio.get_running_loop().call_later(self._house.every_s, self._keep_house)
+
+
+def _metadata(stream: Stream) -> tuple[Metadatum, ...]:
+    return received(stream.metadata())

@@ -28,6 +28,7 @@ from inferd.rpc.native.compression import accepts, packed, unpacked
 from inferd.rpc.native.limits import Limits
 from inferd.rpc.native.metadata import Header, to_send
 from inferd.rpc.native.server import NativeServer
+from inferd.telemetry.calls import OTHER
 from inferd.tls import Certificates
 
 
@@ -60,10 +61,11 @@ class NativeTransport:
             compression=COMPRESSION[settings.grpc.compression],
         )
         if judge is not None:
-            self.server.guard = Guard(_Judging(judge))
+            self.server.guard = Guard(_Judging(judge, self.server))
         self._regions, self._recent_errors = service.regions, service.recent_errors
         self._watching = service.watching
         self.server.heeds_traces = self._watching.samplings is not None
+        self.server.calls = service.calls
         self._infer = InferMethod(
             self._endpoint,
             service.unknown_stats,
@@ -72,6 +74,8 @@ class NativeTransport:
             self._packed if self._encoding else None,
             settings.inference.timeout_ms * 1_000_000,
             service.admission,
+            None if self._watching.samplings is None else self._watching.samplings.of(""),
+            self._watching.access,
         )
         self._streams = InferStreamMethod(self._infer, self._encoding_for if self._encoding else None)
         self.server.methods[MODEL_INFER] = self._infer
@@ -162,13 +166,26 @@ class NativeTransport:
 class _Judging:
     """A judge, asked about connections."""
 
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
+    def __init__(self, judge: Judge, server: NativeServer) -> None:
+        self._judge, self._server = judge, server
         self.refresh, self.permit = judge.refresh, judge.permit
 
     def identify(self, connection: Connection, authorization: bytes | None, api_key: bytes | None) -> Principal:
         names = certificate_names(peer.auth_context(connection))
         return self._judge.identify(names, authorization, api_key)
+
+    def refused(self, stream: Stream, refusal: InferdError) -> None:
+        """A call may not go on."""
+        path = dict(stream.metadata()).get(b":path", b"")
+        method, original = path.decode("latin-1").removeprefix("/"), ""
+        if path not in self._server.methods:
+            method, original = OTHER, method
+        noted = self._server.note(stream, method, original)
+        connection = stream.connection
+        address = peer.address(connection) if isinstance(connection, Connection) else ""
+        self._judge.refused(refusal, stream.principal, method, address)
+        if noted is not None:
+            noted.end(refusal.code)
 
 
 def _limits(asked: Grpc) -> Limits:

@@ -24,7 +24,9 @@ from opentelemetry.trace import (
 
 from inferd._native.trace import Execution, Trace
 from inferd.errors import Code
+from inferd.telemetry.calls import HttpFacts
 from inferd.telemetry.tracing import semconv as name
+from inferd.telemetry.watching import inference
 
 UNNAMED: Final = "unknown_service"
 SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
@@ -84,27 +86,24 @@ class Spans:
 
     def _request(self, trace: Trace, offset_ns: int) -> None:
         run = trace.execution
-        method = f"inference.GRPCInferenceService/{'ModelStreamInfer' if trace.streamed else 'ModelInfer'}"
-        code = Code(trace.code)
-        said: dict[str, str | int] = {
-            name.RPC_SYSTEM: name.GRPC,
-            name.RPC_METHOD: method,
-            name.RPC_STATUS: code.name,
-            name.MODEL: trace.model or "",
-            name.VERSION: trace.version or "",
-        }
-        if trace.request_id:
-            said[name.REQUEST_ID] = trace.request_id
+        title, said, failure = _of_call(trace) if trace.http is None else _of_http(trace.http)
+        for key, value in (
+            (name.MODEL, trace.model),
+            (name.VERSION, trace.version),
+            (name.REQUEST_ID, trace.request_id),
+        ):
+            if value:
+                said[key] = value
         if run is not None:
             said |= {name.BATCH_TRACE: run.trace_id.hex(), name.BATCH_SPAN: run.span_id.hex()}
             said |= {name.BATCH_SIZE: run.rows, name.BATCH_REASON: run.close_reason}
-        if code in name.SERVER_ERRORS:
-            said[name.ERROR_TYPE] = code.name
+        if failure:
+            said[name.ERROR_TYPE] = failure
         self._ids.trace_id, self._ids.span_id = trace.trace_id, trace.span_id
         span = self._tracer.start_span(
-            method, _parent(trace), SpanKind.SERVER, said, start_time=trace.begun_ns + offset_ns
+            title, _parent(trace), SpanKind.SERVER, said, start_time=trace.begun_ns + offset_ns
         )
-        if code in name.SERVER_ERRORS:
+        if failure:
             span.set_status(Status(StatusCode.ERROR))
         within = set_span_in_context(span, Context())
         if trace.queued_ns:
@@ -135,6 +134,33 @@ class Spans:
             name.BATCH, Context(), attributes=said, links=links, start_time=run.started_ns + offset_ns
         )
         span.end(run.ended_ns + offset_ns)
+
+
+def _of_call(trace: Trace) -> tuple[str, dict[str, str | int], str]:
+    """Name and attributes of a gRPC call's span, and what it failed of, if that is the server's fault."""
+    method, code = trace.method or inference(streamed=trace.streamed), Code(trace.code)
+    said: dict[str, str | int] = {name.RPC_SYSTEM: name.GRPC, name.RPC_METHOD: method, name.RPC_STATUS: code.name}
+    if trace.original:
+        said[name.RPC_ORIGINAL] = trace.original
+    return method, said, code.name if code in name.SERVER_ERRORS else ""
+
+
+def _of_http(http: HttpFacts) -> tuple[str, dict[str, str | int], str]:
+    """The same of an HTTP request's. The query is left out: it may hold what is nobody's business."""
+    is_known = http.method in name.HTTP_METHODS
+    said: dict[str, str | int] = {
+        name.HTTP_METHOD: http.method if is_known else name.OTHER,
+        name.HTTP_STATUS: http.status,
+        name.URL_PATH: http.path,
+        name.URL_SCHEME: http.scheme,
+        name.HTTP_VERSION: http.version,
+    }
+    if not is_known:
+        said[name.HTTP_ORIGINAL] = http.method
+    if http.route is not None:
+        said[name.HTTP_ROUTE] = http.route
+    title = " ".join([http.method if is_known else "HTTP", *([http.route] if http.route else [])])
+    return title, said, str(http.status) if http.status >= 500 else ""
 
 
 def _parent(trace: Trace) -> Context:
