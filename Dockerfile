@@ -9,7 +9,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev libnghttp2-dev python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
-COPY deploy/image/requirements.lock deploy/image/requirements-build.lock deploy/image/
+COPY deploy/image/requirements.lock deploy/image/requirements-build.lock deploy/image/slim.sh deploy/image/
 RUN python3 -m venv /build \
     && /build/bin/pip install --no-cache-dir --require-hashes --only-binary=:all: -r deploy/image/requirements-build.lock
 # Without pip in it: the environment that is shipped installs nothing.
@@ -23,7 +23,8 @@ COPY inferd inferd
 RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /build/bin/pip --python /opt/inferd/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl \
     && /build/bin/pip --python /opt/inferd/bin/python check \
-    && /opt/inferd/bin/python -I -c 'import inferd._native.h2'
+    && deploy/image/slim.sh /opt/inferd \
+    && /opt/inferd/bin/python -I -c 'import cryptography.hazmat.primitives.asymmetric.rsa, inferd.app, uvloop, watchfiles, yaml'
 
 FROM ${BASE} AS runtime
 ARG VERSION=0.1.0.dev0
@@ -36,7 +37,9 @@ LABEL org.opencontainers.image.title="inferd" \
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates libnghttp2-14 python3 \
-    && rm -rf /var/lib/apt/lists/* /var/cache/debconf/* /usr/share/doc/* /usr/share/man/* \
+    && rm -rf /var/lib/apt/lists/* /usr/share/man/* \
+    && find /var/cache /var/log -type f -delete \
+    && find /usr/share/doc -type f ! -name copyright -delete \
     && mkdir /models
 COPY --from=builder /opt/inferd /opt/inferd
 # It writes nothing, so it runs on a read-only root; modules are compiled when the image is built.

@@ -125,7 +125,7 @@ test-image: $(VENV)/.dev ## build the CPU image with buildah on a base of our ow
 	command -v buildah >/dev/null || missing="$$missing buildah crun"; \
 	command -v debootstrap >/dev/null || missing="$$missing debootstrap"; \
 	$(INSTALL)
-	$(BIN)/python -m pytest -m long tests/deploy/test_image_build.py
+	$(BIN)/python -m pytest -m long -s tests/deploy/test_image_build.py
 
 test-cluster: $(VENV)/.dev tools $(TOOLS)/kube-apiserver ## the manifests in a real API server of Kubernetes; minutes to build it
 	@missing=""; command -v etcd >/dev/null || missing="etcd-server"; $(INSTALL)
