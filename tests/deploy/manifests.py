@@ -16,7 +16,7 @@ Manifest = dict[str, Any]
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 OVERLAYS = sorted(path.name for path in (DEPLOY / "overlays").iterdir())
-COMPONENTS = (("models-pvc",), ("models-init",), ("tls",), ("tls", "mtls"))
+COMPONENTS = (("models-pvc",), ("models-init",), ("tls",), ("tls", "mtls"), ("auth",), ("tls", "auth"))
 WAYS = ("", *(f"overlays/{name}" for name in OVERLAYS), *("+".join(names) for names in COMPONENTS))
 
 

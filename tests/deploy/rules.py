@@ -83,9 +83,9 @@ def security_fields_are_where_they_belong(objects: Objects) -> Iterator[str]:
 @rule
 def references_lead_somewhere(objects: Objects) -> Iterator[str]:
     there = {(one["kind"], one["metadata"]["name"]) for one in objects}
-    # Who keeps a certificate writes the Secret; the other is the operator's own, as components/mtls says.
+    # Who keeps a certificate writes the Secret; the others are the operator's own, as components/mtls and auth say.
     there |= {("Secret", one["spec"]["secretName"]) for one in of_kind(objects, "Certificate")}
-    there |= {("Secret", "inferd-client-ca")}
+    there |= {("Secret", "inferd-client-ca"), ("Secret", "inferd-auth")}
     for name, pod in pods(objects):
         wanted = [("ServiceAccount", pod.get("serviceAccountName", "default"))]
         for volume in pod.get("volumes", []):

@@ -35,7 +35,30 @@ FILLED: dict[str, dict[str, Any]] = {
     "config.models.path": {"config": {"models": {"path": "/elsewhere"}}},
     "image.tag": {"image": {"tag": "1.2.3"}},
     "models.image": {"models": {"image": "other:1"}},
+    "tls.issuer.kind": {"tls": {"enabled": True, "issuer": {"kind": "Issuer"}}},
+    "tls.issuer.name": {"tls": {"enabled": True, "issuer": {"name": "other"}}},
+    "tls.clientCa": {"tls": {"enabled": True, "clientCa": "other"}},
+    "istio.host": {"istio": {"enabled": True, "host": "other.example.com"}},
+    "istio.credential": {"istio": {"enabled": True, "credential": "other"}},
+    "keda.prometheus": {"keda": {"enabled": True, "prometheus": "http://other:9090"}},
+    "keda.fallbackReplicas": {"keda": {"enabled": True, "fallbackReplicas": 3}},
 }
+# Beside it the other values of the same switch have to make a difference of their own.
+SWITCHED: dict[str, dict[str, Any]] = {
+    path: {path.partition(".")[0]: {"enabled": True}} for path in FILLED if path.startswith(("tls.", "istio.", "keda."))
+}
+# The ways of kustomize that a value has the same objects for.
+SAME: dict[str, dict[str, Any]] = {
+    "": {},
+    "tls": {"tls": {"enabled": True}},
+    "tls+mtls": {"tls": {"enabled": True, "clientCa": "inferd-client-ca"}},
+    "auth": {"auth": {"secret": "inferd-auth"}},
+    "tls+auth": {"tls": {"enabled": True}, "auth": {"secret": "inferd-auth"}},
+    "overlays/istio": {"istio": {"enabled": True}},
+    "overlays/keda": {"keda": {"enabled": True}},
+    "overlays/monitoring": {"monitoring": {"enabled": True}},
+}
+PARTS = ("tls", "istio", "keda", "monitoring")
 REFUSED: tuple[dict[str, Any], ...] = (
     {"imagePullSecrets": [{"name": "registry"}]},
     {"image": {"tag": "latest"}},
@@ -49,6 +72,14 @@ REFUSED: tuple[dict[str, Any], ...] = (
     {"autoscaling": {"cpu": 0, "inFlight": 0}},
     {"network": {"callers": []}},
     {"quota": {"pods": 40}},
+    {"tls": {"clientCa": "inferd-client-ca"}},
+    {"tls": {"enabled": True, "issuer": {"kind": "Authority"}}},
+    {"auth": {"secrets": "inferd-auth"}},
+    {"istio": {"enabled": True, "host": ""}},
+    {"keda": {"enabled": True}, "autoscaling": {"inFlight": 0}},
+    {"keda": {"enabled": True}, "autoscaling": {"enabled": False}},
+    {"keda": {"enabled": True, "prometheus": "prometheus:9090"}},
+    {"monitoring": {"enabled": "yes"}},
 )
 
 
@@ -104,15 +135,16 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return other
 
 
-def test_the_chart_makes_what_kustomize_makes() -> None:
-    base = plain(rendered(""))
-    assert base.pop("Namespace inferd")
-    assert plain(made()) == base
+@pytest.mark.parametrize("way", SAME)
+def test_the_chart_makes_what_kustomize_makes(way: str) -> None:
+    wanted = plain(rendered(way))
+    assert wanted.pop("Namespace inferd")
+    assert plain(made(SAME[way])) == wanted
 
 
 @pytest.mark.parametrize(("path", "value"), list(leaves(DEFAULTS)), ids=[path for path, _ in leaves(DEFAULTS)])
 def test_each_value_does_something(path: str, value: Any) -> None:
-    assert made(changed(path, value)) != made({})
+    assert made(changed(path, value)) != made(SWITCHED.get(path, {}))
 
 
 def test_each_value_is_in_the_schema_and_each_of_the_schema_has_a_value() -> None:
@@ -134,7 +166,11 @@ def test_what_cannot_be_meant_is_refused(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize("values", [GPUS, {"config": {"drain": {"grace_ms": 90_500}}}], ids=["gpus", "long-drain"])
+@pytest.mark.parametrize(
+    "values",
+    [GPUS, {"config": {"drain": {"grace_ms": 90_500}}}, {part: {"enabled": True} for part in PARTS}],
+    ids=["gpus", "long-drain", "all-parts"],
+)
 def test_no_rule_is_broken_by_values(values: dict[str, Any], name: str) -> None:
     assert list(RULES[name](made(copy.deepcopy(values)))) == []
 
