@@ -2,9 +2,11 @@
 
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from inferd._native.batch cimport size_class_of
 from inferd._native.line cimport FullGroups, Group, leave_full
+from inferd._native.live cimport INFERD_DEBUG
 from inferd._native.signature cimport Signature, same_shape
 from inferd._native.wire cimport Request
 
@@ -16,6 +18,7 @@ cdef enum:
 cdef struct Groups:
     Group* buckets[BUCKETS]
     FullGroups full
+    Group* spare             # the last one that had no members any more: on an idle server each request makes one
 
 
 cdef inline Group** bucket_of(Groups* groups, uint64_t shape_hash) noexcept nogil:
@@ -36,13 +39,18 @@ cdef inline Group* find_group(Groups* groups, Signature signature, Request reque
     return NULL
 
 
-cdef inline Group* add_group(Groups* groups, Request request, int line_count) except NULL:
-    """A group of the request's shape, without members."""
+cdef inline Group* add_group(Groups* groups, Request request, int line_count) noexcept:
+    """A group of the request's shape, without members; NULL if there is no memory."""
     cdef Group** bucket = bucket_of(groups, request.shape_hash)
     cdef size_t lines_size = 0 if line_count == 1 else line_count * sizeof(void*)
-    cdef Group* group = <Group*>calloc(1, sizeof(Group) + lines_size)
-    if group == NULL:
-        raise MemoryError
+    cdef Group* group = groups.spare
+    if group != NULL:
+        groups.spare = NULL
+        memset(group, 0, sizeof(Group) + lines_size)
+    else:
+        group = <Group*>calloc(1, sizeof(Group) + lines_size)
+        if group == NULL:
+            return NULL
     if lines_size:
         group.last_of_line = <void**>(group + 1)
     group.shape_hash = request.shape_hash
@@ -53,19 +61,24 @@ cdef inline Group* add_group(Groups* groups, Request request, int line_count) ex
 
 
 cdef inline void forget_group(Groups* groups, Group* group) noexcept:
-    """Free a group that has no members."""
+    """Let go of a group that has no members."""
     cdef Group** at = bucket_of(groups, group.shape_hash)
     if group.is_full:
         leave_full(&groups.full, group)
     while at[0] != group:
         at = &at[0].next_in_bucket
     at[0] = group.next_in_bucket
-    free(group)
+    # Not in a debug build, whose sanitizer is to see who still reads it.
+    if groups.spare == NULL and not INFERD_DEBUG:
+        groups.spare = group
+    else:
+        free(group)
 
 
 cdef inline void free_groups(Groups* groups) noexcept:
     cdef Group* group
     cdef int bucket
+    free(groups.spare)
     for bucket in range(BUCKETS):
         while groups.buckets[bucket] != NULL:
             group = groups.buckets[bucket]

@@ -70,6 +70,17 @@ cdef inline void join_line(Line* line, Request request) noexcept:
     line.last = <void*>request
 
 
+cdef inline void put_first(Line* line, Request request) noexcept:
+    """Put a request at the head of a line."""
+    request.prev_arrival = NULL
+    request.next_arrival = line.first
+    if line.first != NULL:
+        (<Request>line.first).prev_arrival = <void*>request
+    else:
+        line.last = <void*>request
+    line.first = <void*>request
+
+
 cdef inline void leave_line(Line* line, Request request) noexcept:
     """Take a request out of the line that it is in."""
     if request.prev_arrival != NULL:

@@ -5,11 +5,17 @@ from libc.stdint cimport int64_t
 from inferd._native.batch cimport SIZE_CLASSES, Batch
 from inferd._native.forecast cimport Forecast
 from inferd._native.line cimport Group, Line
+from inferd._native.schedule cimport Schedule
+from inferd._native.signature cimport Signature
 from inferd._native.waiting cimport Waiting
 from inferd._native.wire cimport Request
 
 
-cdef class BatchQueue(Waiting):
+cdef class BatchQueue:
+    cdef readonly Signature signature
+    cdef readonly Schedule schedule    # None: one level, and deadlines only
+    cdef readonly tuple preferred_rows
+    cdef Waiting held
     cdef readonly int64_t max_queue_rows
     cdef readonly int64_t max_queue_bytes
     cdef readonly int64_t max_delay_ns
@@ -24,6 +30,8 @@ cdef class BatchQueue(Waiting):
     cpdef bint drop(self, Request request) noexcept
     cdef int admit(self, Request request, int64_t now_ns) except -1
     cdef int expire_from(self, Line* line, list late, int64_t now_ns) except -1
-    cdef int refuse_hopeless(self, Request request, Group* group, int64_t now_ns) except -1
+    cdef void delay(self, Request request) noexcept
+    cdef void abandon(self, Line* line) noexcept
+    cdef bint is_hopeless(self, Request request, Group* group, int64_t now_ns) except -1
     cdef Batch next_batch(self, int64_t now_ns, bint only_short)
     cdef Batch cut(self, Request head, list members, int64_t now_ns, str reason)

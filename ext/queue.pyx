@@ -11,17 +11,17 @@ garbage collector tracks: a collection may run any finalizer, and one of those m
 cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
-from libc.stdlib cimport calloc
+from libc.stdlib cimport calloc, free
 
-from inferd._native.batch cimport Batch, batch_of, check_bound
+from inferd._native.batch cimport SIZE_CLASSES, Batch, batch_of, check_bound
 from inferd._native.forecast cimport Forecast
-from inferd._native.groups cimport forget_group
-from inferd._native.line cimport Group, Line, join_line
+from inferd._native.groups cimport forget_group, free_groups
+from inferd._native.line cimport Group, Line, join_group, join_line, leave_group, leave_line
 from inferd._native.live cimport INFERD_DEBUG, QUEUED, count
 from inferd._native.schedule cimport DELAYED, FULL, READY, Policy, Reason, Schedule, after, sooner
 from inferd._native.signature cimport Signature
 from inferd._native.turns cimport TURN_BUCKETS, Flow, forget_flow
-from inferd._native.waiting cimport Waiting
+from inferd._native.waiting cimport Waiting, enter, fits, flow_of, group_of, limit_for, refill, review, unlink
 from inferd._native.wire cimport BOUND, QUEUED as STATE_QUEUED, TAKEN, Request
 
 from inferd.errors import DeadlineExceeded, Hopeless, NotReady, Overloaded
@@ -30,7 +30,7 @@ cdef tuple REASONS = ("ready", "delay", "full", "turn")  # by Reason
 
 
 @cython.final
-cdef class BatchQueue(Waiting):
+cdef class BatchQueue:
     """Bound requests waiting for a run, in groups of equal shape, bounded in rows and bytes.
 
     `batch_rows` is the largest batch to form, until set_batch_rows says otherwise for a size class; a
@@ -63,19 +63,87 @@ cdef class BatchQueue(Waiting):
         self.max_delay_ns = max_delay_ns
         self.preferred_rows = tuple(sorted([int(size) for size in preferred_rows]))
         self.schedule, self.forecast = schedule, forecast
-        self.lines, self.line_count = &self.only_line, 1
+        self.held.queue = <void*>self
+        self.held.lines, self.held.line_count = &self.held.only_line, 1
+        self.held.preferred_rows = <int64_t*>calloc(len(self.preferred_rows) + 1, sizeof(int64_t))
+        if self.held.preferred_rows == NULL:
+            raise MemoryError
+        for size in self.preferred_rows:
+            self.held.preferred_rows[self.held.preferred_count] = size
+            self.held.preferred_count += 1
         if schedule is not None:
-            self.line_count = schedule.line_count
-            self.of_level = <int64_t*>calloc(schedule.levels, sizeof(int64_t))
-            if self.line_count > 1:
-                self.lines = <Line*>calloc(self.line_count, sizeof(Line))
-            if self.of_level == NULL or self.lines == NULL:
+            self.held.line_count, self.held.in_order = schedule.line_count, schedule.in_order
+            self.held.of_level = <int64_t*>calloc(schedule.levels, sizeof(int64_t))
+            if self.held.line_count > 1:
+                self.held.lines = <Line*>calloc(self.held.line_count, sizeof(Line))
+            if self.held.of_level == NULL or self.held.lines == NULL:
                 raise MemoryError
-        self.takes_turns = schedule is None or (not schedule.in_order and schedule.late_line < 0)
-        self.has_preferred_rows = bool(self.preferred_rows)
+        self.held.takes_turns = schedule is None or (not schedule.in_order and schedule.late_line < 0)
         cdef int size_class
         for size_class in range(SIZE_CLASSES):
-            self.batch_rows[size_class] = max(batch_rows, 1) if signature.batched else 1
+            self.held.batch_rows[size_class] = max(batch_rows, 1) if signature.batched else 1
+
+    def __dealloc__(self):
+        cdef int line, bucket
+        cdef Flow* flow
+        for line in range(self.held.line_count if self.held.lines != NULL else 0):
+            self.abandon(&self.held.lines[line])
+        for bucket in range(TURN_BUCKETS):
+            while self.held.turns.buckets[bucket] != NULL:
+                flow = self.held.turns.buckets[bucket]
+                self.abandon(&flow.parked)
+                self.held.turns.buckets[bucket] = flow.next_in_bucket
+                free(flow)
+        free(self.held.turns.spare)
+        free_groups(&self.held.groups)
+        if self.held.lines != &self.held.only_line:
+            free(self.held.lines)
+        free(self.held.of_level)
+        free(self.held.preferred_rows)
+
+    cdef void abandon(self, Line* line) noexcept:
+        """Give back the references to all in a line."""
+        cdef void* at = line.first
+        cdef void* following
+        while at != NULL:
+            following = (<Request>at).next_arrival
+            (<Request>at).group = (<Request>at).flow = NULL
+            (<Request>at).state = BOUND
+            Py_DECREF(<Request>at)
+            if INFERD_DEBUG:
+                count(QUEUED, -1)
+            at = following
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return self.held.rows
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the requests that wait."""
+        return self.held.bytes
+
+    @property
+    def requests(self) -> int:
+        """Requests that wait."""
+        return self.held.requests
+
+    def set_batch_rows(self, int size_class, int64_t rows) -> None:
+        """Set the largest batch to form of requests whose rows are of `size_class` (see Batch)."""
+        if not 0 <= size_class < SIZE_CLASSES:
+            raise IndexError(size_class)
+        cdef void* at
+        cdef Group* group
+        cdef int line
+        self.held.batch_rows[size_class] = max(rows, 1) if self.signature.batched else 1
+        for line in range(self.held.line_count):
+            at = self.held.lines[line].first
+            while at != NULL:
+                group = <Group*>(<Request>at).group
+                if group.size_class == size_class:
+                    review(&self.held, group)
+                at = (<Request>at).next_arrival
 
     def set_short_rows(self, int size_class, int64_t rows) -> None:
         """Set the largest batch that take_short() hands out of requests whose rows are of `size_class`; 0 is none."""
@@ -90,16 +158,17 @@ cdef class BatchQueue(Waiting):
         will be missed, NotReady once closed.
         """
         cdef Group* group
-        cdef Flow* flow
+        cdef Flow* flow = NULL
+        cdef Waiting* held = &self.held
         if self.is_closed:
             raise NotReady(f"model '{self.signature.model}' is being stopped; try another replica")
         check_bound(self.signature, request)
         # An empty queue takes any request: a bound below one request's size must not make it unservable.
-        if self.requests and (
-            request.rows > self.max_queue_rows - self.rows or request.nbytes > self.max_queue_bytes - self.bytes
+        if held.requests and (
+            request.rows > self.max_queue_rows - held.rows or request.nbytes > self.max_queue_bytes - held.bytes
         ):
             raise Overloaded(
-                f"the queue of model '{self.signature.model}' is full ({self.rows} rows, {self.bytes} bytes waiting); try again later"
+                f"the queue of model '{self.signature.model}' is full ({held.rows} rows, {held.bytes} bytes waiting); try again later"
             )
         if self.schedule is not None:
             self.admit(request, now_ns)
@@ -107,36 +176,46 @@ cdef class BatchQueue(Waiting):
             request.line = request.level = 0
             if request.timeout_us:
                 request.deadline_ns = sooner(request.deadline_ns, after(now_ns, request.timeout_us))
-        flow = self.flow_of(request)
-        try:
-            group = self.group_of(request)
-            if request.deadline_ns and self.forecast is not None:
-                self.refuse_hopeless(request, group, now_ns)
-        except BaseException:
+        if request.caller and held.takes_turns:
+            # First, because others may step back for it, and a group with them.
+            flow = flow_of(held, request)
+            if flow == NULL:
+                raise MemoryError
+        group = group_of(held, self.signature, request)
+        if group == NULL or (
+            request.deadline_ns and self.forecast is not None and self.is_hopeless(request, group, now_ns)
+        ):
             if flow != NULL and flow.requests == 0:
-                forget_flow(&self.turns, flow)
-            raise
+                forget_flow(&held.turns, flow)
+            if group == NULL:
+                raise MemoryError
+            if group.first == NULL:
+                forget_group(&held.groups, group)
+            raise Hopeless(
+                f"the deadline is in {max(request.deadline_ns - now_ns, 0) // 1000} us, sooner than model "
+                f"'{self.signature.model}' can answer; nothing was queued"
+            )
         request.flow = <void*>flow
         request.state = STATE_QUEUED
         request.arrived_ns = now_ns
         Py_INCREF(request)
-        self.rows += request.rows
-        self.bytes += request.nbytes
-        self.requests += 1
+        held.rows += request.rows
+        held.bytes += request.nbytes
+        held.requests += 1
         if request.deadline_ns:
             self.first_deadline_ns = sooner(self.first_deadline_ns, request.deadline_ns)
-        if self.of_level != NULL:
-            self.of_level[request.level] += 1
+        if held.of_level != NULL:
+            held.of_level[request.level] += 1
             self.first_deadline_ns = sooner(self.first_deadline_ns, request.until_ns)
         if flow != NULL and (
-            flow.parked.first != NULL or (self.turns.flows > 1 and not self.fits(flow, request, group.size_class))
+            flow.parked.first != NULL or (held.turns.flows > 1 and not fits(held, flow, request, group.size_class))
         ):
             join_line(&flow.parked, request)
-            self.turns.parked += 1
+            held.turns.parked += 1
             if group.first == NULL:
-                forget_group(&self.groups, group)
+                forget_group(&held.groups, group)
         else:
-            self.enter(request, group)
+            enter(held, request, group)
         if flow != NULL:
             flow.requests += 1
             flow.rows += request.rows
@@ -149,33 +228,26 @@ cdef class BatchQueue(Waiting):
         cdef Policy* policy
         request.line = request.level = schedule.level_of(request)
         policy = &schedule.policies[request.level]
-        if policy.most_requests and self.of_level[request.level] >= policy.most_requests:
+        if policy.most_requests and self.held.of_level[request.level] >= policy.most_requests:
             of_priority = f" of priority {request.level + 1}" if schedule.levels > 1 else ""
             raise Overloaded(
                 f"the queue of model '{self.signature.model}' is full "
-                f"({self.of_level[request.level]} requests{of_priority} waiting); try again later"
+                f"({self.held.of_level[request.level]} requests{of_priority} waiting); try again later"
             )
         schedule.set_times(request, now_ns)
         return 0
 
-    cdef int refuse_hopeless(self, Request request, Group* group, int64_t now_ns) except -1:
-        """Raises Hopeless if there is not time enough to answer a request that would come last in its group."""
+    cdef bint is_hopeless(self, Request request, Group* group, int64_t now_ns) except -1:
+        """Whether there is not time enough to answer a request that would come last in its group."""
         # Only without a schedule do all members of its group leave before it, and only requests of one row keep to the
         # batch size, which a larger one passes by itself.
         cdef int64_t ahead = group.rows if self.schedule is None else 0
         cdef int64_t most = self.forecast.max_rows
-        if self.rows == self.requests and request.rows == 1:
-            most = self.batch_rows[group.size_class]
-        if self.forecast.is_hopeless(
+        if self.held.rows == self.held.requests and request.rows == 1:
+            most = self.held.batch_rows[group.size_class]
+        return self.forecast.is_hopeless(
             group.size_class, request.rows, ahead, most, request.deadline_ns - now_ns, now_ns
-        ):
-            if group.first == NULL:
-                forget_group(&self.groups, group)
-            raise Hopeless(
-                f"the deadline is in {max(request.deadline_ns - now_ns, 0) // 1000} us, sooner than model "
-                f"'{self.signature.model}' can answer; nothing was queued"
-            )
-        return 0
+        )
 
     cpdef bint drop(self, Request request) noexcept:
         """Take a request out of the queue again. False if it was not in it: it may be running already."""
@@ -184,8 +256,8 @@ cdef class BatchQueue(Waiting):
             queue = (<Group*>request.group).queue if request.group != NULL else (<Flow*>request.flow).queue
         if queue != <void*>self:
             return False
-        self.unlink(request)
-        self.refill()
+        unlink(&self.held, request)
+        refill(&self.held, self.signature)
         request.state = BOUND
         Py_DECREF(request)
         return True
@@ -206,38 +278,39 @@ cdef class BatchQueue(Waiting):
     cdef Batch next_batch(self, int64_t now_ns, bint only_short):
         cdef list members = []
         cdef Request head
-        cdef void* at = self.lines[0].first
+        cdef Waiting* held = &self.held
+        cdef void* at = held.lines[0].first
         cdef int64_t delay_ns = 0 if self.is_closed else self.max_delay_ns
         cdef Reason reason = READY
         cdef Group* group
-        if self.requests == self.turns.parked:
+        if held.requests == held.turns.parked:
             return None
         if self.schedule is not None:
-            at = self.schedule.next(self.lines, self.groups.full.first, now_ns, delay_ns, &reason)
+            at = self.schedule.next(held.lines, held.groups.full.first, now_ns, delay_ns, &reason)
         elif delay_ns:
             reason = DELAYED
             if now_ns - (<Request>at).arrived_ns < delay_ns:
                 reason = FULL
-                at = NULL if self.groups.full.first == NULL else self.groups.full.first.first
+                at = NULL if held.groups.full.first == NULL else held.groups.full.first.first
         if at == NULL:
             return None
         head = <Request>at
         group = <Group*>head.group
-        if only_short and min(group.rows, max(self.limit_for(group), head.rows)) > self.short_rows[group.size_class]:
+        if only_short and min(group.rows, max(limit_for(held, group), head.rows)) > self.short_rows[group.size_class]:
             return None
         return self.cut(head, members, now_ns, REASONS[<int>reason])
 
     cdef Batch cut(self, Request head, list members, int64_t now_ns, str reason):
         """Move `head`, then the first of its group into `members`, an empty list, and make a batch of them."""
         cdef Group* group = <Group*>head.group
-        cdef int64_t limit = self.limit_for(group)
+        cdef int64_t limit = limit_for(&self.held, group)
         cdef int64_t rows = 0
         cdef void* at = <void*>head
         # Where `head` is not the first of its group, the first one comes after it.
         cdef void* passed = NULL if group.first == at else group.first
         cdef Request request
         if self.schedule is not None:
-            self.schedule.served(self.lines, head.line)
+            self.schedule.served(self.held.lines, head.line)
             if self.schedule.in_order:
                 self.left += 1
         while at != NULL:
@@ -249,12 +322,12 @@ cdef class BatchQueue(Waiting):
             rows += request.rows
             members.append(request)
             # The last unlink frees the group, so nothing of it is read any more.
-            self.unlink(request)
+            unlink(&self.held, request)
             Py_DECREF(request)
             request.state = TAKEN
             request.taken_ns = now_ns
             request.turn = self.left
-        self.refill()
+        refill(&self.held, self.signature)
         return batch_of(self.signature, members, rows, reason)
 
     def expire(self, int64_t now_ns) -> list[Request]:
@@ -271,15 +344,15 @@ cdef class BatchQueue(Waiting):
         if self.first_deadline_ns == 0 or now_ns < self.first_deadline_ns:
             return late
         self.first_deadline_ns = 0
-        for line in range(self.line_count):
-            self.expire_from(&self.lines[line], late, now_ns)
-        for bucket in range(TURN_BUCKETS if self.turns.parked else 0):
-            flow = self.turns.buckets[bucket]
+        for line in range(self.held.line_count):
+            self.expire_from(&self.held.lines[line], late, now_ns)
+        for bucket in range(TURN_BUCKETS if self.held.turns.parked else 0):
+            flow = self.held.turns.buckets[bucket]
             while flow != NULL:
                 following = flow.next_in_bucket
                 self.expire_from(&flow.parked, late, now_ns)
                 flow = following
-        self.refill()
+        refill(&self.held, self.signature)
         for request in late:
             what = "the deadline passed" if 0 < request.deadline_ns <= now_ns else "its time to wait was over"
             request.error = DeadlineExceeded(
@@ -303,24 +376,34 @@ cdef class BatchQueue(Waiting):
                     self.first_deadline_ns = sooner(self.first_deadline_ns, request.until_ns)
                     continue
             late.append(request)
-            self.unlink(request)
+            unlink(&self.held, request)
             Py_DECREF(request)
             request.state = TAKEN
             request.taken_ns = now_ns
         return 0
 
+    cdef void delay(self, Request request) noexcept:
+        """Put a request behind all others."""
+        cdef Group* group = <Group*>request.group
+        leave_line(&self.held.lines[request.line], request)
+        leave_group(group, request)
+        request.line, request.until_ns = self.schedule.late_line, 0
+        join_line(&self.held.lines[request.line], request)
+        join_group(group, request)
+
     def due_ns(self) -> int | None:
         """When take() may next have a batch or expire() a request, on the caller's clock; None while empty."""
         cdef int64_t due
         cdef int64_t delay_ns = 0 if self.is_closed else self.max_delay_ns
-        cdef bint some_is_full = self.groups.full.first != NULL
-        if self.requests == self.turns.parked:
+        cdef Waiting* held = &self.held
+        cdef bint some_is_full = held.groups.full.first != NULL
+        if held.requests == held.turns.parked:
             return None
         if self.schedule is None:
-            due = (<Request>self.lines[0].first).arrived_ns
+            due = (<Request>held.lines[0].first).arrived_ns
         else:
-            due = self.schedule.oldest_ns(self.lines)
-            some_is_full = some_is_full and self.schedule.next_full(self.lines, self.groups.full.first) != NULL
+            due = self.schedule.oldest_ns(held.lines)
+            some_is_full = some_is_full and self.schedule.next_full(held.lines, held.groups.full.first) != NULL
         if delay_ns == 0 or some_is_full:
             return due
         due += delay_ns
@@ -328,7 +411,7 @@ cdef class BatchQueue(Waiting):
 
     def overdue_ns(self) -> int | None:
         """When expire() may next have a request; None if none that is queued has a limit to its time."""
-        return self.first_deadline_ns if self.first_deadline_ns and self.requests else None
+        return self.first_deadline_ns if self.first_deadline_ns and self.held.requests else None
 
     def close(self) -> None:
         """Accept nothing more. What is queued is still handed out, without waiting for batches to fill."""

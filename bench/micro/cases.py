@@ -87,6 +87,19 @@ def put_take(waiting: int, count: int) -> Work:
     return Work(list(chain.from_iterable(pairs)), took(requests[count - 1]))
 
 
+def put_take_of_a_caller(count: int) -> Work:
+    """One request in and out again, as of a client that sends one after the other to an idle server."""
+    from inferd._native.admission import Admission
+
+    signature, admission = TINY.signature(), Admission()
+    requests, caller = TINY.bound(signature, count), admission.connection()
+    for request in requests:
+        admission.admit(request, caller)
+    line = queue(signature, batch_rows=1)
+    pairs = (((line.put, request, 0), (line.take, 0)) for request in requests)
+    return Work(list(chain.from_iterable(pairs)), took(requests[-1]))
+
+
 def put_take_batch(rows: int, count: int) -> Work:
     """So many requests in, and out again as one batch."""
     signature = TINY.signature()
@@ -265,6 +278,7 @@ def all_cases() -> list[Case]:
     found += [
         Case("put, take", "1 waiting", partial(put_take, 1), FRESH),
         Case("put, take", "64 waiting", partial(put_take, 64), FRESH),
+        Case("put, take", "1 waiting, of a known caller", put_take_of_a_caller, FRESH),
         Case("put, take", "64 as one batch", partial(put_take_batch, 64), FRESH // 64),
         Case("put, take", "64 waiting, of 64 shapes", partial(put_take_shapes, 64), FRESH),
         Case("put, drop", "64 waiting", partial(put_drop, 64)),
