@@ -30,6 +30,7 @@ from inferd.errors import StartError
 from inferd.health import RESERVED_NAMES, HealthBoard, Status
 from inferd.http.health import ModelState
 from inferd.http.metrics import metrics_app
+from inferd.http.noting import noted
 from inferd.http.server import HttpServer
 from inferd.http.site import site
 from inferd.http.status import Shown, StatusPage
@@ -223,7 +224,9 @@ class App:
             app = site(settings.http, self.board, self._model_states, self.service, self._status_page(), self.judge)
             tls = self._tls(settings.tls.http)
             listeners.http.append(
-                HttpServer(app, settings.host, settings.http.port, "HTTP", flag="--http-port", tls=tls)
+                HttpServer(
+                    noted(app, self.calls), settings.host, settings.http.port, "HTTP", flag="--http-port", tls=tls
+                )
             )
         if settings.metrics.enabled and settings.metrics.port:
             as_triton = settings.metrics.dialect == "triton"

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from inferd.errors import Code, InferdError, Internal, Overloaded
+from inferd.telemetry.calls import CALL
 
 log = logging.getLogger("inferd.http")
 
@@ -60,7 +61,9 @@ async def _refuse(request: Request, exc: Exception) -> Response:
 async def _tell(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, InferdError)
     if isinstance(exc, Internal):
-        log.error("This is a bug.", exc_info=exc)
+        log.error("This is a bug.", exc_info=exc, extra={"code": exc.code})
+    if (call := CALL.get()) is not None:
+        call.code = exc.code
     headers = {"retry-after": str(-(-exc.pushback_ms // 1000))} if isinstance(exc, Overloaded) else None
     return JSONResponse({"error": exc.public_text}, status_code=STATUS[exc.code], headers=headers)
 

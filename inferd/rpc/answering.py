@@ -62,7 +62,7 @@ class Answering:
             request = decode(body)
             request.streamed = streamed
             if call is not None:
-                call.request, request.trace = request, call.trace
+                call.infers(request)
             require(request.model_name)
             model = self._models.find(request.model_name, request.model_version)
             stats, names = model.stats, (model.name, str(model.version))
@@ -97,6 +97,8 @@ class Answering:
             seconds = (now_ns - started_ns) * 1e-9
             count(code, seconds)
             if call is not None:
+                if request is not None:
+                    call.inferred(request, code)
                 if call.trace is not None:
                     stats.exemplify(code, seconds, call.trace.trace_id)
             elif request is not None and names is not None:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 from inferd._native.access import AccessLog
 from inferd.errors import Code
 from inferd.telemetry.periodic import Periodic
-from inferd.telemetry.watching import inference
+from inferd.telemetry.watching import inference, milliseconds
 
 log = logging.getLogger("inferd.access")
 
@@ -64,13 +64,13 @@ def _fields(entry: Entry) -> dict[str, Any]:
     for said in more:
         fields |= said
     fields |= {name: value for name, value in (("model", model), ("version", version)) if value}
-    fields |= {"code": Code(code).name, "duration_ms": _ms(took_ns)}
+    fields |= {"code": Code(code).name, "duration_ms": milliseconds(took_ns)}
     if rows:
         fields["rows"] = rows
     if waited_ns >= 0:
-        fields["queue_ms"] = _ms(waited_ns)
+        fields["queue_ms"] = milliseconds(waited_ns)
     if run_ns:
-        fields["compute_ms"] = _ms(run_ns)
+        fields["compute_ms"] = milliseconds(run_ns)
     if is_streamed:
         fields["streamed"] = True
     if request_id:
@@ -78,7 +78,3 @@ def _fields(entry: Entry) -> dict[str, Any]:
     if trace_id:
         fields |= {"trace_id": trace_id.hex(), "span_id": span_id.hex(), "trace_flags": "01"}
     return fields
-
-
-def _ms(ns: int) -> float:
-    return round(ns * 1e-6, 3)

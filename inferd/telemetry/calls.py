@@ -16,7 +16,7 @@ from inferd._native.trace import Trace
 from inferd._native.wire import Request
 from inferd.errors import Code
 from inferd.telemetry.logs import ABOUT
-from inferd.telemetry.watching import NAME_LETTERS, Metadata, Watching, ids_of, named
+from inferd.telemetry.watching import ID_LETTERS, NAME_LETTERS, Metadata, Watching, ids_of, measured
 
 OTHER: Final = "_OTHER"
 """Stands for all methods that are not known, as OpenTelemetry has it."""
@@ -62,8 +62,11 @@ class Call:
     model: str = ""
     version: str = ""
     http: HttpFacts | None = None
-    request: Request | None = None
-    """The inference that it asks for, once it is known which."""
+    request_id: str = ""
+    code: int | None = None
+    """How it ends, where whoever carries it could not tell."""
+    measured: Mapping[str, object] = field(default_factory=dict)
+    """Of an inference, for the log."""
     trace: Trace | None = field(default=None, repr=False)
     is_over: bool = False
 
@@ -74,9 +77,19 @@ class Call:
     def facts(self) -> dict[str, Any]:
         """What a line of the log about this call says of it."""
         said: dict[str, Any] = {"method": self.method}
-        if self.model:
-            said["model"] = self.model
-        return said | (ids_of(self.trace) if self.request is None else named(self.request) | ids_of(self.trace))
+        said |= {name: text for name, text in (("model", self.model), ("request_id", self.request_id)) if text}
+        return said | ids_of(self.trace)
+
+    def infers(self, request: Request) -> None:
+        """It asks for this inference."""
+        self.request_id, request.trace = request.id[:ID_LETTERS], self.trace
+
+    def inferred(self, request: Request, code: int) -> None:
+        """The inference has its end, and is let go; what carries it may take its time."""
+        self.code, self.measured = code, measured(request)
+        request.trace = None
+        if self.trace is not None:
+            self.trace.waited(request.arrived_ns, request.taken_ns)
 
     def end(self, code: int) -> None:
         """It has its end. Only the first one counts."""
@@ -123,16 +136,14 @@ class Calls:
             if key not in self.seconds:
                 self.seconds[key] = Histogram(self._bounds)
             self.seconds[key].observe(seconds)
-        access, trace, request = self._watching.access, call.trace, call.request
+        access, trace = self._watching.access, call.trace
         if access is not None and (self._logs_probes or call.method not in PROBES):
             names = (call.model, call.version, _said(call))
-            access.note(names, request, code, call.begun_ns, now_ns, trace)
+            access.note(names, None, code, call.begun_ns, now_ns, trace)
         if trace is not None:
             trace.method, trace.original, trace.http = call.method, call.original or None, call.http
             trace.model, trace.version = call.model or None, call.version or None
-            if request is not None:
-                trace.request_id = request.id
-                trace.waited(request.arrived_ns, request.taken_ns)
+            trace.request_id = call.request_id or None
             trace.end(code, now_ns)
 
 
@@ -150,4 +161,4 @@ def _said(call: Call) -> Mapping[str, object]:
         said |= {"http_method": call.http.method, "http_status": call.http.status}
         if call.http.route is not None:
             said["route"] = call.http.route
-    return said
+    return said | dict(call.measured) | ({"request_id": call.request_id} if call.request_id else {})

@@ -87,6 +87,21 @@ def inference(*, streamed: bool) -> str:
     return f"inference.GRPCInferenceService/{'ModelStreamInfer' if streamed else 'ModelInfer'}"
 
 
+def measured(request: Request) -> dict[str, object]:
+    """What the log tells of an inference beside its end: its rows, how long it waited, and how long its batch took."""
+    said: dict[str, object] = {"rows": request.rows} if request.rows else {}
+    if request.arrived_ns and request.taken_ns:
+        said["queue_ms"] = milliseconds(request.taken_ns - request.arrived_ns)
+    if request.run_ns:
+        said["compute_ms"] = milliseconds(request.run_ns)
+    return said
+
+
+def milliseconds(ns: int) -> float:
+    """As the log has times."""
+    return round(ns * 1e-6, 3)
+
+
 def named(request: Request) -> dict[str, str]:
     """How a line of the log names a request: by its own id, and by those of its trace if it is traced."""
     # Once: the loop takes it away when the request has its end, and whoever runs it may be elsewhere.

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferd.telemetry.logs import HumanFormatter, JsonFormatter, LogHandler, Switches, configure, installed
+from inferd.telemetry.logs import ABOUT, HumanFormatter, JsonFormatter, LogHandler, Switches, configure, installed
 
 log = logging.getLogger("inferd.runner")
 
@@ -303,3 +303,19 @@ def test_times_may_have_their_date() -> None:
 def test_without_configure_nothing_is_installed() -> None:
     logging.getLogger().handlers[:] = []
     assert installed() is None
+
+
+def test_trouble_with_a_call_says_which_call_it_is_and_other_lines_do_not() -> None:
+    stream = io.StringIO()
+    configure("info", "json", stream)
+    told = ABOUT.set(lambda: {"method": "Some", "trace_id": "ab", "code": "OK"})
+    try:
+        logging.getLogger("inferd.rpc").info("quiet")
+        logging.getLogger("inferd.rpc").error("loud", extra={"code": "INTERNAL"})
+    finally:
+        ABOUT.reset(told)
+    logging.getLogger("inferd.rpc").error("elsewhere")
+    quiet, loud, elsewhere = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert "method" not in quiet
+    assert (loud["method"], loud["trace_id"], loud["code"]) == ("Some", "ab", "INTERNAL")
+    assert "method" not in elsewhere
