@@ -11,7 +11,7 @@ from .calls import rows, slow
 from .process import POLL_S, Server
 from .scrape import counted, wait_for
 
-BUSY_MS = 600
+BUSY_MS = 1000
 
 
 def occupy(
