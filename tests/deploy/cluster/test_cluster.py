@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from ..manifests import DEPLOY, WAYS, Manifest, of_kind, rendered
+from ..test_helm import PARTS, made
 from .control_plane import Cluster, running
 
 DEFINITIONS = Path(__file__).resolve().parents[3] / "build" / "tools" / "crds"
@@ -23,13 +24,13 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running(tmp_path_factory.mktemp("cluster")) as made:
+    with running(tmp_path_factory.mktemp("cluster")) as started:
         definitions = [json.loads(path.read_text()) for path in sorted(DEFINITIONS.glob("*.json"))]
         if not definitions:
             pytest.skip("the definitions are not there: make tools")
-        made.does(*APPLY, objects=definitions)
-        made.does("wait", "--for=condition=Established", "customresourcedefinition", "--all", "--timeout=60s")
-        yield made
+        started.does(*APPLY, objects=definitions)
+        started.does("wait", "--for=condition=Established", "customresourcedefinition", "--all", "--timeout=60s")
+        yield started
 
 
 def kept(cluster: Cluster, objects: tuple[Manifest, ...]) -> dict[str, tuple[str, Any]]:
@@ -79,13 +80,20 @@ def test_its_pods_are_let_in_and_others_are_not(cluster: Cluster, way: str) -> N
         template = copy.deepcopy(one["spec"]["template"])
         pod = {"apiVersion": "v1", "kind": "Pod", **template}
         pod["metadata"] |= {"name": "tried", "namespace": "inferd"}
-        made = cluster.would_create(pod)
-        assert made["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
+        admitted = cluster.would_create(pod)
+        assert admitted["spec"]["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
         pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
         refused = cluster.kubectl("create", "--dry-run=server", "--filename=-", objects=[pod])
         assert refused.returncode != 0
         assert 'violates PodSecurity "restricted' in refused.stderr
     remove(cluster, rendered(way))
+
+
+def test_what_the_chart_makes_with_all_its_parts_is_taken(cluster: Cluster) -> None:
+    objects = made({"auth": {"secret": "inferd-auth"}, **{part: {"enabled": True} for part in PARTS}})
+    cluster.does("create", "namespace", "charted")
+    cluster.does(*APPLY, "--namespace=charted", objects=objects)
+    cluster.does("delete", "--namespace=charted", "--filename=-", objects=objects)
 
 
 def test_a_field_in_the_wrong_place_is_refused(cluster: Cluster) -> None:

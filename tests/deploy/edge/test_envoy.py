@@ -142,6 +142,22 @@ def test_a_copy_of_each_call_goes_to_the_canary_and_its_answer_nowhere(
     until(lambda: counted(servers[2], "scale").codes.get("OK", 0) == before + 30, "the copies")
 
 
+def test_answers_come_from_the_first_alone_though_the_copy_fails(
+    refusing: Refusing, servers: list[Server], certificates: Certificates, tmp_path: Path
+) -> None:
+    refusing.code, before = Code.INTERNAL, refusing.calls
+    own = Envoy(tmp_path, certificates, [servers[0].grpc_port], refusing.port)
+    try:
+        own.wait_until_ready()
+        own.set_runtime(**{"inferd.mirror_percent": 100})
+        first = counted(servers[0], "scale").codes.get("OK", 0)
+        assert codes(own, 30, unary) == [Code.OK] * 30
+        until(lambda: refusing.calls == before + 30, "the copies")
+        assert counted(servers[0], "scale").codes.get("OK", 0) == first + 30
+    finally:
+        own.stop()
+
+
 def test_prometheus_sees_one_page_of_the_admin_port_and_no_other(envoy: Envoy) -> None:
     assert "envoy_cluster_upstream_rq" in envoy.admin("/metrics", port=envoy.metrics_port)
     for path, method in (("/", "GET"), ("/quitquitquit", "POST"), ("/metrics", "POST"), ("/stats", "GET")):
