@@ -44,6 +44,7 @@ cdef class ModelStats:
     cdef readonly Histogram output_seconds
     cdef readonly Histogram batch_rows
     cdef readonly int64_t rows
+    cdef readonly int64_t padded_rows     # that batches were filled up with; none of `rows`
     cdef readonly int64_t batches
     cdef readonly int64_t last_run_ms     # since the Unix epoch; 0 = none yet
     cdef readonly int64_t busy_ns         # of all instances, also for runs that failed

@@ -126,11 +126,12 @@ cdef class ModelStats:
         self.compute_seconds.add(<double>request.run_ns * 1e-9, 1)
 
     def batch(
-        self, Batch batch not None, int64_t started_ns, int64_t gathered_ns, int64_t computed_ns, int64_t ended_ns
+        self, Batch batch not None, int64_t started_ns, int64_t gathered_ns, int64_t computed_ns, int64_t ended_ns,
+        int64_t padded_rows=0,
     ) -> None:
         """Count one batch that ran well, by when its parts ended, and tell each member how long it took.
 
-        Each member waited for all of it, so the histograms have its times once for each of them.
+        It was filled up with `padded_rows`. Each member waited for all of it, so the histograms have its times once for each of them.
         """
         cdef int64_t members = len(batch.members)
         cdef SizeStats size = self.by_rows.get(batch.rows)
@@ -141,12 +142,14 @@ cdef class ModelStats:
             if request.trace is not None:
                 if execution is None:
                     execution = execution_of(
-                        started_ns, gathered_ns, computed_ns, ended_ns, batch.rows, members, batch.close_reason)
+                        started_ns, gathered_ns, computed_ns, ended_ns, batch.rows, padded_rows, members,
+                        batch.close_reason)
                 took_part(request.trace, execution)
         self.batches += 1
         self.by_reason[batch.close_reason] = self.by_reason.get(batch.close_reason, 0) + 1
         self.busy_ns += ended_ns - started_ns
         self.rows += batch.rows
+        self.padded_rows += padded_rows
         self.last_run_ms = epoch_ms()
         self.batch_rows.add(<double>batch.rows, 1)
         self.input_seconds.add(<double>(gathered_ns - started_ns) * 1e-9, members)

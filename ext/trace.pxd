@@ -23,6 +23,7 @@ cdef class Execution:
     cdef readonly int64_t computed_ns
     cdef readonly int64_t ended_ns
     cdef readonly int64_t rows
+    cdef readonly int64_t padded_rows
     cdef readonly int64_t requests
     cdef readonly str close_reason
     cdef readonly list members        # the traced ones, as pairs of trace id and span id
@@ -73,7 +74,7 @@ cdef class Sampling:
 
 
 cdef Execution execution_of(
-    int64_t started_ns, int64_t gathered_ns, int64_t computed_ns, int64_t ended_ns, int64_t rows, int64_t requests,
-    str close_reason,
+    int64_t started_ns, int64_t gathered_ns, int64_t computed_ns, int64_t ended_ns, int64_t rows,
+    int64_t padded_rows, int64_t requests, str close_reason,
 )
 cdef void took_part(Trace trace, Execution execution) noexcept

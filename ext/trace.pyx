@@ -71,14 +71,14 @@ cdef class Execution:
 
 
 cdef Execution execution_of(
-    int64_t started_ns, int64_t gathered_ns, int64_t computed_ns, int64_t ended_ns, int64_t rows, int64_t requests,
-    str close_reason,
+    int64_t started_ns, int64_t gathered_ns, int64_t computed_ns, int64_t ended_ns, int64_t rows,
+    int64_t padded_rows, int64_t requests, str close_reason,
 ):
     """A run, with ids of its own; members come by took_part()."""
     cdef Execution made = Execution.__new__(Execution)
     made.trace_id, made.span_id, made.members = os.urandom(16), os.urandom(8), []
     made.started_ns, made.gathered_ns, made.computed_ns, made.ended_ns = started_ns, gathered_ns, computed_ns, ended_ns
-    made.rows, made.requests, made.close_reason = rows, requests, close_reason
+    made.rows, made.padded_rows, made.requests, made.close_reason = rows, padded_rows, requests, close_reason
     return made
 
 

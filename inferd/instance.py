@@ -126,7 +126,8 @@ class Instance:
         finally:
             self._running = None
         ended_ns, cpu_ns = time.monotonic_ns(), time.thread_time_ns() - started_cpu_ns
-        self._stats.batch(batch, started_ns, self._slot.gathered_ns, self._slot.computed_ns, ended_ns)
+        slot = self._slot
+        self._stats.batch(batch, started_ns, slot.gathered_ns, slot.computed_ns, ended_ns, slot.padded_rows)
         if not batch.apart:
             self._paces.observe(batch.size_class, batch.rows, ended_ns - started_ns, cpu_ns)
             if self._paces.forecast is not None:

@@ -26,6 +26,7 @@ def sample_of(model: Model) -> ModelSample:
         stopped_batches=stats.stopped_batches,
         shed_by_reason=stats.shed_by_reason,
         rows=stats.rows,
+        padded_rows=stats.padded_rows,
         batches_by_reason=stats.batches_by_reason,
         busy_seconds=stats.busy_ns * 1e-9,
         pending=queue.requests if queue is not None else 0,

@@ -162,3 +162,13 @@ class DeviceContract:
             for thread in threads:
                 thread.join(WAIT_S)
         assert not wrong
+
+    def test_a_slot_says_how_many_rows_nobody_asked_for(self, device: Device, tmp_path: Path) -> None:
+        path = tmp_path / "model.onnx"
+        onnx.save(onnx_models.mlp(), path)
+        with closing(Session(path, SessionOptions(), device)) as session:
+            signature = signature_of(session, "m", "1", batched=True, max_rows=MAX_ROWS)
+            slot = Slot(session)
+            for rows, run_rows in ((1, 1), (3, 4), (5, 8), (9, 12), (12, 12), (2, 2)):
+                answers(session, slot, signature, rows, 0)
+                assert slot.padded_rows == (run_rows - rows if device.pads else 0)

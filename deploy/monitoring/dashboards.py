@@ -114,6 +114,28 @@ OVERVIEW = [
         ],
     ),
     Row(
+        "Calls",
+        [
+            Panel(
+                "Other than inference",
+                [(rate("inferd_call_duration_seconds_count", SERVER, "carrier, method"), "{{carrier}} {{method}}")],
+                "reqps",
+                about="Over HTTP also inference, whose JSON is part of it.",
+            ),
+            Panel(
+                "p99, by method",
+                [(quantile(0.99, "inferd_call_duration_seconds", SERVER, "carrier, method"), "{{carrier}} {{method}}")],
+                "s",
+            ),
+            Panel(
+                "Turned away",
+                [(rate("inferd_auth_refusals_total", SERVER, "reason"), "{{reason}}")],
+                "reqps",
+                about="For who calls; the log says who that is.",
+            ),
+        ],
+    ),
+    Row(
         "Models",
         [
             Panel("Waiting", [(f"sum by (model) (inferd_pending_requests{{{SERVER}}})", "{{model}}")]),
@@ -199,6 +221,18 @@ OF_MODEL = [
                 [(rate("inferd_engine_busy_seconds_total", MODEL, "instance"), "{{instance}}")],
                 "percentunit",
                 about="100% is one instance of the model that never rests.",
+            ),
+            Panel(
+                "Padding",
+                [
+                    (
+                        f"{rate('inferd_padded_rows_total', MODEL)}"
+                        f" / ({rate('inferd_rows_total', MODEL)} + {rate('inferd_padded_rows_total', MODEL)})",
+                        "rows",
+                    )
+                ],
+                "percentunit",
+                about="Of the rows that a GPU computes, those that only fill a batch up.",
             ),
             Panel("Waiting", [(f"sum by (instance) (inferd_pending_requests{{{MODEL}}})", "{{instance}}")]),
             Panel("Waiting, in rows", [(f"sum by (instance) (inferd_queue_rows{{{MODEL}}})", "{{instance}}")]),

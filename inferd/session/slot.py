@@ -47,6 +47,7 @@ class Slot:
         self._pads = session.device.pads
         # Of the last run, on the monotonic clock: when its inputs were in place, when ONNX Runtime was done.
         self.gathered_ns = self.computed_ns = 0
+        self.padded_rows = 0  # and how many rows it had that nobody asked for
 
     @property
     def session(self) -> Session:
@@ -127,6 +128,7 @@ class Slot:
 
     def _run_plan(self, plan: Plan, batch: Batch, rows: int, run_rows: int) -> list[OutputView]:
         session, lane = self._session, self._lane
+        self.padded_rows = run_rows - rows
         for index, nbytes in plan.inputs:
             buffer = self._buffers.inputs[index]
             written = gather(batch, index, buffer.host_address, buffer.nbytes)

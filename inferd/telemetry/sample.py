@@ -78,6 +78,7 @@ class ModelSample:
     stopped_batches: int = 0
     shed_by_reason: Mapping[str, int] = field(default_factory=dict)
     rows: int = 0
+    padded_rows: int = 0
     batches_by_reason: Mapping[str, int] = field(default_factory=dict)
     busy_seconds: float = 0.0
     pending: int = 0

@@ -288,6 +288,14 @@ OF_MODELS: Final[tuple[Series[ModelSample], ...]] = (
     ),
     Series("inferd_rows_total", "counter", "Rows run.", MODEL, _one(lambda sample: sample.rows)),
     Series(
+        "inferd_padded_rows_total",
+        "counter",
+        "Rows that batches were filled up with, beside inferd_rows_total; always 0 where batches are not padded, as on "
+        "a CPU.",
+        MODEL,
+        _one(lambda sample: sample.padded_rows),
+    ),
+    Series(
         "inferd_wasted_rows_total",
         "counter",
         "Rows run for requests that nobody waited for any more.",

@@ -134,6 +134,10 @@ CASES: Mapping[str, tuple[Case, Case]] = {
         Case(batches(30, 100, 0.5) | {f"inferd_wasted_rows_total{{{ONE}}}": "0+20x30"}, "28m"),
         Case(batches(30, 100, 0.5) | {f"inferd_wasted_rows_total{{{ONE}}}": "0+5x30"}, "28m"),
     ),
+    "InferdCallersRefused": (
+        Case({f'inferd_auth_refusals_total{{{AT}, reason="credentials"}}': "0+10x30"}, "25m"),
+        Case({f'inferd_auth_refusals_total{{{AT}, reason="credentials"}}': "0+5x30"}, "25m"),
+    ),
     "InferdLoopSlow": (
         Case(durations(20, "inferd_event_loop_lag_seconds", AT, {"0.05": 90, "0.1": 100, "+Inf": 100}), "18m"),
         Case(durations(20, "inferd_event_loop_lag_seconds", AT, {"0.01": 995, "0.1": 1000, "+Inf": 1000}), "18m"),

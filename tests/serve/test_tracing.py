@@ -115,6 +115,7 @@ def test_the_batch_is_a_span_that_links_every_member(traced: Server, collected: 
         together = [one for one in servers if one.attributes["inferd.batch.trace_id"] == batch_id]
         assert sorted(batch.links) == sorted((one.trace_id, one.span_id) for one in together)
         assert batch.attributes["inferd.batch.rows"] == batch.attributes["inferd.batch.requests"] == len(together)
+        assert batch.attributes["inferd.batch.padding_ratio"] == 0
         assert batch.attributes["inferd.batch.close_reason"] in ("ready", "full", "delay")
 
 

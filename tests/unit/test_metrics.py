@@ -143,6 +143,7 @@ def test_every_metric_has_the_type_it_is_documented_with(read: Read) -> None:
         "inferd_batch_rows": "histogram",
         "inferd_batches": "counter",
         "inferd_rows": "counter",
+        "inferd_padded_rows": "counter",
         "inferd_wasted_rows": "counter",
         "inferd_engine_busy_seconds": "counter",
         "inferd_model_ready": "gauge",

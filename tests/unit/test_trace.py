@@ -95,7 +95,7 @@ def test_members_of_a_run_share_its_times_and_it_knows_them() -> None:
         member.trace = some.begin_at(0)
     for member in members:
         line.put(member, 0)
-    stats.batch(taken(line.take(0)), 10, 20, 50, 60)
+    stats.batch(taken(line.take(0)), 10, 20, 50, 60, 12)
     first, second = (member.trace for member in members[:2])
     assert first is not None
     assert second is not None
@@ -103,7 +103,8 @@ def test_members_of_a_run_share_its_times_and_it_knows_them() -> None:
     assert run is not None
     assert second.execution is run
     assert (run.started_ns, run.gathered_ns, run.computed_ns, run.ended_ns) == (10, 20, 50, 60)
-    assert (run.rows, run.requests, run.close_reason) == (4, 3, "ready")
+    assert (run.rows, run.padded_rows, run.requests, run.close_reason) == (4, 12, 3, "ready")
+    assert (stats.rows, stats.padded_rows) == (4, 12)
     assert run.members == [(first.trace_id, first.span_id), (second.trace_id, second.span_id)]
 
 

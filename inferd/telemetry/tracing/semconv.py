@@ -34,6 +34,7 @@ REQUEST_ID: Final = "inferd.request.id"
 BATCH_TRACE: Final = "inferd.batch.trace_id"
 BATCH_SPAN: Final = "inferd.batch.span_id"
 BATCH_SIZE: Final = "inferd.batch.rows"
+BATCH_PADDING: Final = "inferd.batch.padding_ratio"
 BATCH_REQUESTS: Final = "inferd.batch.requests"
 BATCH_REASON: Final = "inferd.batch.close_reason"
 

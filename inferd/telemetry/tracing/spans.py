@@ -121,10 +121,11 @@ class Spans:
         self._tracer.start_span(what, within, start_time=start_ns + offset_ns).end(end_ns + offset_ns)
 
     def _batch(self, run: Execution, member: Trace, offset_ns: int) -> None:
-        said: Mapping[str, str | int] = {
+        said: Mapping[str, str | int | float] = {
             name.MODEL: member.model or "",
             name.VERSION: member.version or "",
             name.BATCH_SIZE: run.rows,
+            name.BATCH_PADDING: run.padded_rows / (run.rows + run.padded_rows) if run.padded_rows else 0.0,
             name.BATCH_REQUESTS: run.requests,
             name.BATCH_REASON: run.close_reason,
         }
