@@ -77,7 +77,16 @@ class Instance:
         self._running: Batch | None = None
 
     def run(self, batch: Batch) -> None:
-        """Give every member of a batch its answer or its error."""
+        """Give every member of a batch its answer or its error, also if what ends the thread comes between."""
+        try:
+            self._run(batch)
+        except BaseException:
+            for request in batch.members:
+                if request.answer is None and request.error is None:
+                    request.error = Internal("the run was ended from outside")
+            raise
+
+    def _run(self, batch: Batch) -> None:
         failure = self._attempt(batch)
         if failure is None:
             return
@@ -89,7 +98,7 @@ class Instance:
             return
         if isinstance(failure, OutOfDeviceMemory):
             for half in batch.halve():  # and theirs, until they fit or are single
-                self.run(half)
+                self._run(half)
             return
         if isinstance(failure, DeviceLost):
             for request in batch.members:  # nothing will run there any more
