@@ -6,6 +6,7 @@ from inferd.config.auth import Auth
 from inferd.config.http import Http
 from inferd.config.leaves import Leaf, leaves, sections, shown
 from inferd.config.log import Log
+from inferd.config.masks import masked
 from inferd.config.metrics import Metrics
 from inferd.config.names import FLAGS_ELSEWHERE
 from inferd.config.settings import (
@@ -42,6 +43,7 @@ __all__ = [
     "Warmup",
     "leaves",
     "load",
+    "masked",
     "sections",
     "shown",
     "unknown_flag",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, cast, get_args, get_origin
 from pydantic import TypeAdapter
 
 from inferd.config.kinds import Expects, Section
+from inferd.config.masks import masked
 from inferd.config.settings import Settings
 
 ENVIRONMENT_PREFIX = "INFERD_"
@@ -72,12 +73,12 @@ def sections() -> dict[str, str]:
 
 
 def shown(value: object) -> str:
-    """Write a value the way one would write it in the YAML file."""
+    """Write a value the way one would write it in the YAML file, but for credentials."""
     if value is None:
         return "not set"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    return masked(str(value))
 
 
 def _leaves_of(section: type[Section], prefix: str) -> Iterator[Leaf]:

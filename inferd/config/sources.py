@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from inferd.config import names
 from inferd.config.leaves import ENVIRONMENT_PREFIX, Leaf, leaves, sections, shown
+from inferd.config.masks import masked
 from inferd.config.settings import Settings
 from inferd.errors import SettingsError
 
@@ -253,5 +254,5 @@ def _unknown(text: str, meant: str | None) -> SettingsError:
 
 
 def _short(value: object) -> str:
-    text = "nothing" if value is None else shown(value) if isinstance(value, bool) else repr(value)
+    text = "nothing" if value is None else shown(value) if isinstance(value, bool) else masked(repr(value))
     return text if len(text) <= _LONGEST_VALUE_SHOWN else text[: _LONGEST_VALUE_SHOWN - 3] + "..."

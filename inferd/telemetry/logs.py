@@ -19,6 +19,7 @@ from numbers import Integral, Real
 from pathlib import PurePath
 from typing import Final, Literal, TextIO
 
+from inferd.config import masked
 from inferd.telemetry.brake import Brake
 
 ABOUT: Final[ContextVar[Callable[[], Mapping[str, object]] | None]] = ContextVar("about", default=None)
@@ -155,7 +156,7 @@ class JsonFormatter(logging.Formatter):
             "ts": _rfc3339(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _cut(record.getMessage()),
+            "message": _cut(masked(record.getMessage())),
         }
         if trace := _exception(self, record):
             line["exception"] = trace
@@ -176,7 +177,7 @@ class HumanFormatter(logging.Formatter):
         fields = "".join(f" {name}={_as_field(value)}" for name, value in _extra(record))
         moment = _rfc3339(record.created)
         head = f"{moment if self._dated else moment[11:]} {record.levelname.lower():<7} {room}: "
-        line = head + _printable(_cut(record.getMessage()) + fields)
+        line = head + _printable(_cut(masked(record.getMessage())) + fields)
         if self._colour and record.levelno in _COLOURS:
             line = f"{_COLOURS[record.levelno]}{line}{_PLAIN}"
         if trace := _exception(self, record):
@@ -195,18 +196,18 @@ def _plain(value: object, depth: int = 0) -> object:
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, str | PurePath):
-        return _cut(str(value))
+        return _cut(masked(str(value)))
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):
         number = float(value)
         return number if math.isfinite(number) else str(number)
     if isinstance(value, BaseException):
-        return _cut(f"{type(value).__name__}: {value}")
+        return _cut(masked(f"{type(value).__name__}: {value}"))
     if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset) and len(value) <= _LONGEST_LIST:
         return [_plain(item, depth + 1) for item in value]
     if depth < _DEEPEST and isinstance(value, Mapping) and len(value) <= _LONGEST_LIST:
-        return {_cut(str(key)): _plain(item, depth + 1) for key, item in value.items()}
+        return {_cut(masked(str(key))): _plain(item, depth + 1) for key, item in value.items()}
     return f"<{type(value).__name__}>"
 
 
@@ -234,7 +235,7 @@ def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
         parts.append(formatter.formatException(record.exc_info))
     if record.stack_info:
         parts.append(formatter.formatStack(record.stack_info))
-    return "\n".join(parts)
+    return masked("\n".join(parts))
 
 
 def _rfc3339(created_s: float) -> str:

@@ -26,6 +26,14 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_security_shows_no_credentials() -> None:
+    done = check(
+        "--security", INFERD_TRACING_ENABLED="true", INFERD_TRACING_ENDPOINT="http://user:secret-word@host:4317"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "secret-word" not in done.stdout + done.stderr
+
+
 def test_every_model_is_reported_with_its_tensors_batching_and_run_times(repository: Path) -> None:
     done = check(repository)
     assert done.returncode == 0, done.stderr

@@ -270,12 +270,15 @@ def test_a_collector_that_hangs_costs_traces_and_nothing_else(repository: Path, 
 
 def test_a_server_without_a_collector_serves_and_stops(repository: Path, server: Callable[..., Server]) -> None:
     models.write(repository, "mlp", models.mlp())
-    said = ("--tracing-enabled=true", "--tracing-endpoint=http://127.0.0.1:1", "--tracing-sample-rate=1")
-    one = server(repository, *said, "--tracing-timeout-ms=100")
+    secret = "secret-word"
+    endpoint = f"http://user:{secret}@127.0.0.1:1/v1/traces?key={secret}"
+    said = ("--tracing-enabled=true", f"--tracing-endpoint={endpoint}", "--tracing-sample-rate=1", "--log-level=debug")
+    one = server(repository, *said, "--tracing-timeout-ms=100", "--tracing-protocol=http")
     with one.stub() as stub:
         stub.ModelInfer(request("mlp", x=rows(1)))
         wait_until_dropped(one, 1, stub)
     one.stop()
+    assert secret not in one.stderr + one.stdout
 
 
 def test_a_server_that_does_not_trace_says_so(zoo: Server) -> None:

@@ -66,6 +66,15 @@ def test_print_config_shows_who_decided(run: Run, tmp_path: Path) -> None:
     }
 
 
+def test_print_config_shows_no_credentials(run: Run) -> None:
+    result = run(
+        "serve", "--tracing-endpoint", "http://user:secret-word@host:4318/v1/traces?key=secret-word", "--print-config"
+    )
+    assert result.exit_code == 0
+    assert "http://***@host:4318/v1/traces?key=***" in result.stdout
+    assert "secret-word" not in result.stdout
+
+
 def test_print_config_aligns_its_columns(run: Run) -> None:
     lines = run("serve", "--print-config").stdout.splitlines()
     assert len({tuple(len(cell) for cell in line.split("\t")[:2]) for line in lines}) == 1
