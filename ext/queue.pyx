@@ -20,7 +20,7 @@ from inferd._native.line cimport Group, Line, join_group, join_line, leave_group
 from inferd._native.live cimport INFERD_DEBUG, QUEUED, count
 from inferd._native.schedule cimport DELAYED, FULL, READY, Policy, Reason, Schedule, after, sooner
 from inferd._native.signature cimport Signature
-from inferd._native.turns cimport TURN_BUCKETS, Flow, forget_flow
+from inferd._native.turns cimport TURN_BUCKETS, Flow, forget_flow, note_parked
 from inferd._native.waiting cimport Waiting, enter, fits, flow_of, group_of, limit_for, refill, review, unlink
 from inferd._native.wire cimport BOUND, QUEUED as STATE_QUEUED, TAKEN, Request
 
@@ -163,13 +163,8 @@ cdef class BatchQueue:
         if self.is_closed:
             raise NotReady(f"model '{self.signature.model}' is being stopped; try another replica")
         check_bound(self.signature, request)
-        # An empty queue takes any request: a bound below one request's size must not make it unservable.
-        if held.requests and (
-            request.rows > self.max_queue_rows - held.rows or request.nbytes > self.max_queue_bytes - held.bytes
-        ):
-            raise Overloaded(
-                f"the queue of model '{self.signature.model}' is full ({held.rows} rows, {held.bytes} bytes waiting); try again later"
-            )
+        if self.is_full(request.rows, request.nbytes):
+            raise self.full()
         if self.schedule is not None:
             self.admit(request, now_ns)
         else:
@@ -183,7 +178,7 @@ cdef class BatchQueue:
                 raise MemoryError
         group = group_of(held, self.signature, request)
         if group == NULL or (
-            request.deadline_ns and self.forecast is not None and self.is_hopeless(request, group, now_ns)
+            request.deadline_ns and self.forecast is not None and self.is_hopeless(request, group, flow, now_ns)
         ):
             if flow != NULL and flow.requests == 0:
                 forget_flow(&held.turns, flow)
@@ -210,6 +205,7 @@ cdef class BatchQueue:
         if flow != NULL and (
             flow.parked.first != NULL or (held.turns.flows > 1 and not fits(held, flow, request, group.size_class))
         ):
+            note_parked(flow, request.shape_hash)
             join_line(&flow.parked, request)
             held.turns.parked += 1
             if group.first == NULL:
@@ -221,6 +217,18 @@ cdef class BatchQueue:
             flow.rows += request.rows
         if INFERD_DEBUG:
             count(QUEUED, 1)
+
+    cdef bint is_full(self, int64_t rows, int64_t nbytes) noexcept:
+        """Whether so much more would pass the bounds."""
+        cdef Waiting* held = &self.held
+        # An empty queue takes any request: a bound below one request's size must not make it unservable.
+        return held.requests > 0 and (rows > self.max_queue_rows - held.rows or nbytes > self.max_queue_bytes - held.bytes)
+
+    cdef object full(self):
+        return Overloaded(
+            f"the queue of model '{self.signature.model}' is full ({self.held.rows} rows, {self.held.bytes} bytes "
+            "waiting); try again later"
+        )
 
     cdef int admit(self, Request request, int64_t now_ns) except -1:
         """Find the request's level and until when it may wait. Raises Overloaded if no more may wait there."""
@@ -237,16 +245,26 @@ cdef class BatchQueue:
         schedule.set_times(request, now_ns)
         return 0
 
-    cdef bint is_hopeless(self, Request request, Group* group, int64_t now_ns) except -1:
+    cdef bint is_hopeless(self, Request request, Group* group, Flow* flow, int64_t now_ns) except -1:
         """Whether there is not time enough to answer a request that would come last in its group."""
         # Only without a schedule do all members of its group leave before it, and only requests of one row keep to the
         # batch size, which a larger one passes by itself.
         cdef int64_t ahead = group.rows if self.schedule is None else 0
         cdef int64_t most = self.forecast.max_rows
+        cdef bint full = False
+        # The loop runs short batches beside the threads.
+        cdef int64_t instances = self.forecast.instances + (self.short_rows[group.size_class] > 0)
+        if (
+            flow != NULL and flow.parked.first != NULL and self.schedule is None
+            and not flow.parked_is_mixed and flow.parked_shape == request.shape_hash
+        ):
+            # It would be parked behind these, which come into its group before it.
+            ahead += flow.rows - flow.rows_in_line
         if self.held.rows == self.held.requests and request.rows == 1:
             most = self.held.batch_rows[group.size_class]
+            full = not self.held.has_preferred_rows
         return self.forecast.is_hopeless(
-            group.size_class, request.rows, ahead, most, request.deadline_ns - now_ns, now_ns
+            group.size_class, request.rows, ahead, most, full, instances, request.deadline_ns - now_ns, now_ns
         )
 
     cpdef bint drop(self, Request request) noexcept:

@@ -3,7 +3,7 @@
 All pointers are borrowed: the queue holds one reference to each request, parked or not.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -24,6 +24,8 @@ cdef struct Flow:
     int64_t rows           # of all of them
     int64_t rows_in_line
     Line parked            # those that wait for one before them to leave the line; oldest first
+    uint64_t parked_shape  # of all of those, unless they are mixed
+    bint parked_is_mixed
     Flow* next_in_bucket
     bint is_due            # one has left the line since it was looked at
     Flow* next_due
@@ -36,6 +38,14 @@ cdef struct Turns:
     int64_t parked         # requests
     Flow* first_due        # in the order in which their requests left
     Flow* last_due
+
+
+cdef inline void note_parked(Flow* flow, uint64_t shape_hash) noexcept nogil:
+    """One of this shape is about to be parked."""
+    if flow.parked.first == NULL:
+        flow.parked_shape, flow.parked_is_mixed = shape_hash, False
+    elif flow.parked_shape != shape_hash:
+        flow.parked_is_mixed = True
 
 
 cdef inline Flow** turn_bucket(Turns* turns, int64_t caller) noexcept nogil:

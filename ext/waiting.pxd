@@ -18,7 +18,9 @@ from inferd._native.line cimport (
 )
 from inferd._native.live cimport INFERD_DEBUG, QUEUED, count
 from inferd._native.signature cimport Signature
-from inferd._native.turns cimport TURN_BUCKETS, Flow, Turns, add_flow, find_flow, forget_flow, leave_due, make_due
+from inferd._native.turns cimport (
+    TURN_BUCKETS, Flow, Turns, add_flow, find_flow, forget_flow, leave_due, make_due, note_parked,
+)
 from inferd._native.wire cimport Request
 
 
@@ -187,6 +189,7 @@ cdef inline void step_back(Waiting* held, Flow* flow) noexcept:
         if flow.rows_in_line <= max(most, request.rows):
             break
         leave(held, request)
+        note_parked(flow, request.shape_hash)
         put_first(&flow.parked, request)
         held.turns.parked += 1
 

@@ -28,8 +28,7 @@ def open_queue(loaded: Loaded, settings: Settings) -> BatchQueue:
     delay_ns = said.max_queue_delay_ns if said.max_queue_delay_ns is not None else batching.max_queue_delay_us * 1000
     forecast = None
     if settings.inference.refuse_hopeless:
-        # One more than there are threads for: the loop runs short batches.
-        forecast = Forecast(instances=len(loaded.slots) + 1, max_rows=max_rows)
+        forecast = Forecast(instances=len(loaded.slots), max_rows=max_rows)
     return BatchQueue(
         loaded.signature,
         batch_rows=START_ROWS if batching.learn and loaded.learns else max_rows,

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from queued import OPEN, queue, request
 
+from inferd._native.admission import Admission, Caller, let_go
 from inferd._native.forecast import Forecast
 from inferd._native.queue import BatchQueue
+from inferd._native.wire import Request
 from inferd.errors import Hopeless
 
 MS = 1_000_000
@@ -69,6 +71,44 @@ def test_rows_that_may_share_the_run_are_not_waited_for() -> None:
     line.put(request(deadline_ns=NOW_NS + 10 * MS), NOW_NS)
 
 
+def test_rows_that_the_same_caller_has_parked_are_waited_for_and_those_of_others_are_not() -> None:
+    admission = Admission()
+    greedy, polite = admission.connection(), admission.connection()
+
+    def sent(caller: Caller, deadline_ms: int = 0, *, width: int = 1) -> Request:
+        made = request(deadline_ns=NOW_NS + deadline_ms * MS if deadline_ms else 0, width=width)
+        admission.admit(made, caller)
+        return made
+
+    line = deadline_queue(learnt({1: 10}))
+    for caller in (greedy, polite, *[greedy] * 8):
+        line.put(sent(caller), NOW_NS)
+    # In line is one of each, and eight are parked.
+    with pytest.raises(Hopeless):
+        line.put(sent(greedy, 109), NOW_NS)
+    line.put(sent(greedy, 110), NOW_NS)
+    other = admission.connection()
+    with pytest.raises(Hopeless):
+        line.put(sent(other, 29), NOW_NS)
+    line.put(sent(other, 30), NOW_NS)
+    # Among parked ones of several shapes it is not known how many are of this one.
+    line.put(sent(greedy, width=2), NOW_NS)
+    line.put(sent(greedy, 40), NOW_NS)
+    while (batch := line.take(NOW_NS)) is not None:
+        for one in batch.members:
+            let_go(one)
+
+
+def test_short_batches_run_beside_the_threads() -> None:
+    line = deadline_queue(learnt({1: 10}))
+    line.set_short_rows(CLASS, 1)
+    for _ in range(4):
+        line.put(request(), NOW_NS)
+    with pytest.raises(Hopeless):
+        line.put(request(deadline_ns=NOW_NS + 29 * MS), NOW_NS)
+    line.put(request(deadline_ns=NOW_NS + 30 * MS), NOW_NS)
+
+
 def test_rows_of_another_shape_are_not_waited_for() -> None:
     line = deadline_queue(learnt({1: 10}))
     for _ in range(5):
@@ -103,6 +143,44 @@ def test_the_fastest_of_the_last_runs_counts_and_not_a_slow_while() -> None:
     assert forecast.least_ns(CLASS, 1, now_ns=NOW_NS) == 10 * MS
 
 
+def test_one_run_may_be_lucky_but_many_in_a_row_are_not() -> None:
+    forecast = Forecast(instances=1, max_rows=64)
+    for _ in range(32):
+        for took_ms in (10, 30):
+            forecast.observe(CLASS, 64, took_ms * MS, NOW_NS)
+    # Runs ahead, and the one of the request's own rows, of which there are fewer.
+    assert [
+        forecast.least_ns(CLASS, 64, ahead=64 * runs, most=64, full=True, now_ns=NOW_NS) // MS
+        for runs in (0, 1, 7, 8, 9, 16)
+    ] == [10, 20, 80, 170, 180, 330]
+
+
+def test_full_batches_are_enough_to_know_what_rows_ahead_take_and_smaller_ones_change_nothing() -> None:
+    forecast = learnt({1: 1})
+    for _ in range(128):
+        forecast.observe(CLASS, 48, 20 * MS, NOW_NS)
+        forecast.observe(CLASS, 40, 1 * MS, NOW_NS)
+    assert forecast.least_ns(CLASS, 1, ahead=480, most=48, full=True, now_ns=NOW_NS) >= 180 * MS
+    # How those leave that have several rows each is not known.
+    assert forecast.least_ns(CLASS, 1, ahead=480, most=48, now_ns=NOW_NS) < 20 * MS
+
+
+def test_what_many_runs_take_says_nothing_of_larger_ones() -> None:
+    forecast = learnt({1: 10})
+    assert forecast.least_ns(CLASS, 1, ahead=640, most=64, full=True, now_ns=NOW_NS) < 120 * MS
+
+
+@given(past_ms=st.lists(st.integers(1, 50), min_size=8, max_size=64), ahead=st.integers(0, 60), start=st.integers(0, 7))
+def test_what_came_once_could_come_again_and_is_not_called_hopeless(past_ms: list[int], ahead: int, start: int) -> None:
+    forecast = learnt({})
+    for took_ms in past_ms:
+        forecast.observe(CLASS, 1, took_ms * MS, NOW_NS)
+    # The machine does again what it did from some run on, as far as that was noted: in rows of eight.
+    noted = past_ms[: len(past_ms) // 8 * 8]
+    again = [noted[(8 * start + run) % len(noted)] for run in range(ahead + 1)]
+    assert forecast.least_ns(CLASS, 1, ahead=ahead, most=1, full=True, now_ns=NOW_NS) <= sum(again) * MS
+
+
 def test_a_slow_while_is_forgotten_and_so_is_a_fast_one() -> None:
     forecast = learnt({1: 10})
     for _ in range(128):
@@ -131,14 +209,15 @@ def test_while_nothing_runs_nothing_is_known() -> None:
     ahead=st.integers(0, 1000),
     most=st.integers(1, 64),
     instances=st.integers(1, 4),
+    full=st.booleans(),
 )
 def test_it_never_says_more_than_the_fastest_runs_would_take(
-    times_ns: list[tuple[int, int]], rows: int, ahead: int, most: int, instances: int
+    times_ns: list[tuple[int, int]], rows: int, ahead: int, most: int, instances: int, full: bool
 ) -> None:
     forecast = Forecast(instances=instances, max_rows=64)
     for some, took_ns in times_ns:
         forecast.observe(CLASS, some, took_ns, NOW_NS)
-    found = forecast.least_ns(CLASS, rows, ahead=ahead, most=most, now_ns=NOW_NS)
+    found = forecast.least_ns(CLASS, rows, ahead=ahead, most=most, full=full, now_ns=NOW_NS)
     # Rows are sent through in runs of `most`, each as fast as the fastest that was ever seen of as many rows or fewer
     # (of at least that many where none was), on all instances at once.
     fastest = run_times(times_ns)
