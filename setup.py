@@ -27,8 +27,8 @@ FUZZ = os.environ.get("INFERD_FUZZ") == "1"
 SANITIZE = FUZZ or os.environ.get("INFERD_SANITIZE") == "1"
 # The native transport and the load runner; without the library everything else is built all the same.
 NEED_NGHTTP2 = {
-    "client", "crowd", "guard", "handler", "h2", "header", "hub", "infer", "infer_stream", "load", "options", "outlet",
-    "session", "stream", "tally",
+    "client", "crowd", "guard", "handler", "h2", "header", "hub", "infer", "infer_stream", "inlet", "load",
+    "options", "outlet", "session", "stranger", "stream", "tally",
 }  # fmt: skip
 
 

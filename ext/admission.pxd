@@ -21,6 +21,8 @@ cdef class Admission:
     cdef readonly int64_t max_requests
     cdef readonly int64_t max_bytes
     cdef readonly int64_t max_caller_requests
+    # How long a permit may be held for a message that is still coming; 0 = as long as its call may take.
+    cdef readonly int64_t message_ns
     # While memory is short, only requests of fewer bytes than this are taken; 0 = it is not short.
     cdef public int64_t spare_bytes
     cdef readonly int64_t requests
@@ -34,8 +36,19 @@ cdef class Admission:
     cdef object too_many_of_caller
     cdef object too_little_memory
 
+    cdef object refusal(self, Caller caller, int64_t nbytes)
+    cdef void add(self, Caller caller, int64_t nbytes) noexcept
     cdef object acquire(self, Request request, Caller caller)
+    cdef object reserve(self, Caller caller, int64_t nbytes)
     cdef Caller new_caller(self, str key)
+
+
+cdef class Permit:
+    # Had before the request is there; given back when nobody holds it any more.
+    cdef Caller caller
+    cdef int64_t nbytes
+
+    cdef void give(self, Request request) noexcept
 
 
 cdef void release(Request request) noexcept

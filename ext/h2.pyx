@@ -16,6 +16,7 @@ from inferd._native.clock cimport monotonic_ns
 from inferd._native.hub cimport Hub
 from inferd._native.nghttp2 cimport *
 from inferd._native.session cimport Session
+from inferd._native.stranger cimport not_http2
 from inferd._native.stream cimport Stream
 
 cdef enum:
@@ -38,13 +39,6 @@ cdef double SUSPECT_REST_S = 0.05
 cdef double LINGER_S = 0.1
 # A flood stays with a connection that is not read from, before it can begin again on the next one.
 cdef double FLOOD_LINGER_S = 1.0
-
-# What a browser, a probe or curl without --http2-prior-knowledge gets.
-cdef bytes TEXT = b"This port speaks gRPC, which needs HTTP/2 from the start.\n"
-cdef bytes NOT_HTTP2 = (
-    b"HTTP/1.1 426 Upgrade Required\r\nupgrade: h2c\r\nconnection: upgrade, close\r\ncontent-type: text/plain\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(TEXT), TEXT)
-)
 
 cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject** bytes, Py_ssize_t size) except -1
@@ -232,7 +226,7 @@ cdef class Connection(Session):
         """What came is no HTTP/2, or breaks it: say what can be said, and close."""
         if error == NGHTTP2_ERR_BAD_CLIENT_MAGIC:
             if self.write is not None:
-                self.write(NOT_HTTP2)
+                self.write(not_http2())
         else:
             self.is_flood = error == NGHTTP2_ERR_CALLBACK_FAILURE
             nghttp2_session_terminate_session(

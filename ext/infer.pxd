@@ -1,6 +1,6 @@
 """ModelInfer without Python bytecode: see infer.pyx. What streamed inference shares with it."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 
 from inferd._native.access cimport AccessLog
 from inferd._native.admission cimport Admission, Caller
@@ -55,6 +55,8 @@ cdef class InferMethod(Method):
     cdef bytes last_version
 
     cdef Caller caller_of(self, Stream stream)
+    cdef Endpoint endpoint_begun(self, Stream stream, const uint8_t* begun, size_t here)
+    cdef object refusal_begun(self, Endpoint endpoint, int64_t size)
     cdef int refuse(self, Stream stream, failure, Request request) except -1
     cdef Endpoint endpoint_of(self, Request request, Permission permission)
     cdef list trailers_of(self, failure)

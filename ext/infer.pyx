@@ -1,9 +1,9 @@
 """ModelInfer without Python bytecode: a call's bytes become a queued request, a batch's answers become calls' ends."""
 
 cimport cython
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 
-from inferd._native.admission cimport Admission, Caller, release
+from inferd._native.admission cimport Admission, Caller, Permit, release
 from inferd._native.bind cimport bind_request
 from inferd._native.principal cimport Permission
 from inferd._native.clock cimport monotonic_ns
@@ -12,9 +12,10 @@ from inferd._native.doorbell cimport Bell
 from inferd._native.headers cimport headers_at
 from inferd._native.hub cimport Hub
 from inferd._native.nghttp2 cimport nghttp2_rcbuf_get_buf, nghttp2_vec
+from inferd._native.peek cimport peek_model
 from inferd._native.queue cimport BatchQueue
 from inferd._native.region cimport Regions
-from inferd._native.span cimport span_equals
+from inferd._native.span cimport Span, span_equals, span_length
 from inferd._native.stats cimport ModelStats
 from inferd._native.stream cimport OPEN, Method, Stream
 from inferd._native.trace cimport Sampling, Trace
@@ -82,7 +83,7 @@ cdef object admit(Endpoint endpoint, Request request, int64_t deadline_ns, Admis
     """
     if endpoint.refusal is not None:
         return endpoint.refusal  # not raised, or it would grow a traceback with each request
-    if admission is not None:
+    if admission is not None and request.permit is None:
         refusal = admission.acquire(request, caller)
         if refusal is not None:
             return refusal
@@ -173,6 +174,51 @@ cdef class InferMethod(Method):
             stream.deadline_ns = stream.arrived_ns + self.timeout_ns
         return 0
 
+    cdef bint coming(self, Stream stream, size_t size, const uint8_t* begun, size_t here) except -1:
+        """Refuse now what would be refused once it is here; else it has its permit from now on."""
+        cdef Endpoint endpoint
+        if self.admission is None or stream.call is not None:
+            return True
+        endpoint = self.endpoint_begun(stream, begun, here)
+        refusal = None if endpoint is None else self.refusal_begun(endpoint, <int64_t>size)
+        if refusal is None:
+            found = self.admission.reserve(self.caller_of(stream), <int64_t>size)
+            if type(found) is Permit:
+                stream.permit = found
+                if self.admission.message_ns:
+                    stream.answer_by_ns = monotonic_ns() + self.admission.message_ns
+                    if stream.deadline_ns:
+                        stream.answer_by_ns = min(stream.answer_by_ns, stream.deadline_ns)
+                    stream.outlet.watch(stream.answer_by_ns)
+                return True
+            refusal = found
+        stream.owner = endpoint
+        self.refuse(stream, refusal, None)
+        return False
+
+    cdef Endpoint endpoint_begun(self, Stream stream, const uint8_t* begun, size_t here):
+        """The endpoint that a message is for, if its beginning says so and the caller may know; None if not."""
+        cdef Span all_of_it, name, version
+        all_of_it.at, all_of_it.end = begun, begun + here
+        if stream.prefix[0] == 1 or not peek_model(all_of_it, &name, &version):
+            return None
+        try:
+            key = (
+                (<const char*>name.at)[:span_length(name)].decode(),
+                (<const char*>version.at)[:span_length(version)].decode(),
+            )
+        except UnicodeDecodeError:
+            return None
+        if stream.permission is not None and not stream.permission.is_for_all and not stream.permission.covers(key[0]):
+            return None
+        return self.endpoints.get(key)
+
+    cdef object refusal_begun(self, Endpoint endpoint, int64_t size):
+        """What one more request is refused for, of at least a row and of so many bytes; None if it may come."""
+        if endpoint.refusal is not None:
+            return endpoint.refusal
+        return endpoint.queue.full() if endpoint.queue.is_full(1, size) else None
+
     cdef int message(self, Stream stream, bytes body, bint compressed) except -1:
         if stream.call is not None:
             return stream.fail(INTERNAL, b"a unary call has one message, and this is another", None)
@@ -181,6 +227,8 @@ cdef class InferMethod(Method):
                 body = self.unpacked(stream, body)
             except InferdError as failure:
                 return self.refuse(stream, failure, None)
+        if stream.permit is not None:
+            stream.answer_by_ns = 0
         stream.call = body
         return 0
 
@@ -192,6 +240,9 @@ cdef class InferMethod(Method):
             return stream.fail(INTERNAL, b"a unary call has one message, and this one has none", None)
         try:
             request = decode(body)
+            if stream.permit is not None:
+                (<Permit>stream.permit).give(request)
+                stream.permit = None
             endpoint = self.endpoint_of(request, stream.permission)
             stream.owner = endpoint
             if endpoint.sampling is not None and endpoint.sampling.on:
@@ -250,7 +301,9 @@ cdef class InferMethod(Method):
         cdef Endpoint endpoint = stream.owner
         cdef ModelStats stats = self.unknown if endpoint is None else endpoint.stats
         cdef int64_t now_ns = monotonic_ns()
-        stream.call = stream.owner = None
+        stream.call = stream.owner = stream.permit = None
+        if request is not None:
+            release(request)
         stats.finished(failure.code, (now_ns - stream.arrived_ns) * 1e-9)
         if endpoint is None:
             self.found_none(stream, request, failure.code, stream.arrived_ns, now_ns)
@@ -287,6 +340,7 @@ cdef class InferMethod(Method):
         cdef Request request
         cdef int64_t now_ns
         cdef int code = stream.code if stream.code >= 0 else CANCELLED
+        stream.permit = None
         if endpoint is None or type(stream.call) is not Request:
             return
         request = stream.call

@@ -1,6 +1,6 @@
 """Where the bytes of streams go: a connection, which sends them on its own time."""
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from inferd._native.nghttp2 cimport nghttp2_session
 from inferd._native.principal cimport Principal
@@ -21,4 +21,6 @@ cdef class Outlet:
     cdef int flush(self) except -1
     cdef int watch(self, int64_t deadline_ns) except -1
     cdef bint is_too_much(self, size_t size) noexcept
+    cdef int hold_back(self) except -1
+    cdef int let_come(self, int32_t stream_id) except -1
     cdef int64_t expire(self, int64_t now_ns) except -1

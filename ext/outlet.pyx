@@ -1,6 +1,6 @@
 """Where the bytes of streams go: see outlet.pxd."""
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
 
 cdef class Outlet:
@@ -28,6 +28,14 @@ cdef class Outlet:
     cdef bint is_too_much(self, size_t size) noexcept:
         """Whether there is no memory to spare just now for a message of this size."""
         return False
+
+    cdef int hold_back(self) except -1:
+        """A large message was refused by its length: have the client send no more than the beginning of the next."""
+        return 0
+
+    cdef int let_come(self, int32_t stream_id) except -1:
+        """A large message that has begun to come may come whole."""
+        return 0
 
     cdef int64_t expire(self, int64_t now_ns) except -1:
         """End every call whose deadline has passed; says when the next one does, or 0."""

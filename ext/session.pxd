@@ -3,12 +3,12 @@
 from libc.stdint cimport int32_t, int64_t
 
 from inferd._native.hub cimport Hub
+from inferd._native.inlet cimport Inlet
 from inferd._native.nghttp2 cimport nghttp2_rcbuf
-from inferd._native.outlet cimport Outlet
 from inferd._native.stream cimport Method, Stream
 
 
-cdef class Session(Outlet):
+cdef class Session(Inlet):
     cdef readonly Hub hub
     cdef void* first_stream           # live streams; a reference is held to each
     cdef readonly int streams
@@ -27,7 +27,6 @@ cdef class Session(Outlet):
     cdef readonly bint is_paused      # the client reads more slowly than it is written to
     cdef readonly bint is_leaving     # the client was asked to begin no more calls
     cdef readonly bint has_left       # and was told which were the last
-    cdef readonly int64_t received_ns
     cdef readonly int64_t headers_since_ns  # since when a call's headers are incomplete, 0 = none are
     # Frames that ask for work and bring nothing: pings, settings, resets, window updates, empty data, calls beyond
     # those allowed. Each frame of an answer pays for one; whoever keeps time forgives the rest. Too many at once
@@ -38,9 +37,9 @@ cdef class Session(Outlet):
     cdef int open_stream(self, int32_t stream_id) except -1
     cdef void close_stream(self, Stream stream) noexcept
     cdef Stream filling(self)
+    cdef int let_all_come(self) except -1
     cdef list live(self)
     cdef int begin(self, Stream stream) except -1
-    cdef int refuse_http(self, Stream stream, bytes status, bint is_head) except -1
     cdef bint is_too_much(self, size_t size) noexcept
     cdef int look_up(self, Stream stream, bytes path, nghttp2_rcbuf* shared) except -1
     cdef void bug(self, Stream stream) noexcept

@@ -4,14 +4,15 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp
 
-from inferd._native.header cimport UNKNOWN_ENCODING, borrowed, copied
+from inferd._native.header cimport UNKNOWN_ENCODING
 from inferd._native.headers cimport Header, headers_at, shared_bytes
 from inferd._native.hub cimport Hub
+from inferd._native.inlet cimport Inlet
 from inferd._native.live cimport CONNECTIONS, INFERD_DEBUG, count
 from inferd._native.nghttp2 cimport *
 from inferd._native.options cimport server_options
-from inferd._native.outlet cimport Outlet
-from inferd._native.stream cimport ENDING, HEADERS_COME, OPEN, PREFIX_BYTES, Stream
+from inferd._native.stranger cimport refuse_stranger
+from inferd._native.stream cimport ENDING, HEADERS_COME, OPEN, Stream
 
 import logging
 
@@ -21,10 +22,6 @@ cdef enum:
     MAX_FRAME_BYTES = 262144
     # Headers that are refused for their size are read to their end up to so many times the limit.
     HEADERS_TO_READ = 64
-
-# What a browser, a probe or curl with --http2-prior-knowledge gets.
-cdef bytes NOT_GRPC = b"This port speaks gRPC, which is POST with content-type: application/grpc.\n"
-cdef bytes NOT_GRPC_BYTES = b"%d" % len(NOT_GRPC)
 
 # What the ping says that follows a first GOAWAY, so that its answer is told from that to a keepalive's.
 cdef const uint8_t* LEAVING = <const uint8_t*>b"leaving!"
@@ -86,6 +83,8 @@ cdef int on_frame(nghttp2_session* session, const nghttp2_frame* frame, void* us
     if frame.hd.type == NGHTTP2_SETTINGS:
         if frame.hd.flags & NGHTTP2_FLAG_ACK:
             connection.is_greeted = connection.has_settings
+            if connection.holds_back:
+                connection.let_all_come()
         else:
             connection.has_settings = True
     elif frame.hd.type == NGHTTP2_PING and frame.hd.flags & NGHTTP2_FLAG_ACK:
@@ -197,7 +196,7 @@ cdef nghttp2_session_callbacks* CALLBACKS = make_callbacks()
 cdef nghttp2_option* OPTIONS = server_options()
 
 
-cdef class Session(Outlet):
+cdef class Session(Inlet):
     """The HTTP/2 half of a connection: its session, its streams, and which method answers each."""
 
     def __cinit__(self, Hub hub not None):
@@ -288,6 +287,14 @@ cdef class Session(Outlet):
     cdef bint is_too_much(self, size_t size) noexcept:
         return self.hub.is_too_much(size)
 
+    cdef int let_all_come(self) except -1:
+        """The client has taken the smaller windows, with them those of messages that may come whole."""
+        cdef Stream stream
+        for stream in self.live():
+            if stream.incoming is not None:
+                self.let_come(stream.id)
+        return 0
+
     cdef int64_t expire(self, int64_t now_ns) except -1:
         cdef Stream stream
         cdef int64_t due_ns, next_ns = 0
@@ -299,7 +306,9 @@ cdef class Session(Outlet):
                 if next_ns == 0 or due_ns < next_ns:
                     next_ns = due_ns
             elif stream.phase == OPEN:
-                stream.cut(4, b"the deadline passed before the answer was ready")
+                stream.cut(
+                    4, b"the message was not here in time (its deadline, or admission.message_timeout_ms)"
+                    if stream.incoming is not None else b"the deadline passed before the answer was ready")
             elif stream.phase == ENDING:
                 # Nobody reads the answer in time.
                 stream.deadline_ns = 0
@@ -331,7 +340,7 @@ cdef class Session(Outlet):
                 text = nghttp2_rcbuf_get_buf(at[i].value)
                 is_grpc = text.len >= 16 and memcmp(text.base, b"application/grpc", 16) == 0
         if not is_post or not is_grpc:
-            return self.refuse_http(stream, b"415" if is_post else b"405", is_head)
+            return refuse_stranger(stream, b"415" if is_post else b"405", is_head)
         if stream.header_bytes > self.max_metadata_bytes:
             return stream.fail(8, f"the headers are larger than {self.max_metadata_bytes} bytes".encode(), None)
         if self.hub.guard is not None and not self.hub.guard.admits(stream):
@@ -347,18 +356,6 @@ cdef class Session(Outlet):
         if stream.deadline_ns:
             self.hub.watch(stream.deadline_ns)
         return 0
-
-    cdef int refuse_http(self, Stream stream, bytes status, bint is_head) except -1:
-        """What no gRPC client sends gets an HTTP status, and a text for whoever looks at it."""
-        cdef nghttp2_nv[4] headers
-        headers[0] = copied(b":status", status)
-        headers[1] = borrowed(b"allow", 5, b"POST", 4)
-        headers[2] = borrowed(b"content-type", 12, b"text/plain", 10)
-        headers[3] = copied(b"content-length", NOT_GRPC_BYTES)
-        # Sent as a message would be whose prefix has left already.
-        stream.phase, stream.method = ENDING, None
-        stream.current, stream.current_sent = NOT_GRPC, PREFIX_BYTES
-        return stream.submit(headers, 4, is_head)
 
     cdef int look_up(self, Stream stream, bytes path, nghttp2_rcbuf* shared) except -1:
         stream.method = self.hub.methods.get(path)

@@ -27,6 +27,7 @@ cdef class Method:
     """What answers the calls of one path. All of it runs on the loop's thread."""
 
     cdef int begin(self, Stream stream) except -1
+    cdef bint coming(self, Stream stream, size_t size, const uint8_t* begun, size_t here) except -1
     cdef int message(self, Stream stream, bytes body, bint compressed) except -1
     cdef int half_close(self, Stream stream) except -1
     cdef void sent(self, Stream stream) noexcept
@@ -81,6 +82,7 @@ cdef class Stream:
     cdef public object call
     cdef public object caller    # whose call it is, if that is not whoever has the connection
     cdef object owner
+    cdef object permit           # of a message that is still to come
 
     cdef int add_header(self, nghttp2_rcbuf* name, nghttp2_rcbuf* value) noexcept
     cdef int receive(self, const uint8_t* data, size_t size) except -1
@@ -91,7 +93,7 @@ cdef class Stream:
     cdef int submit_head(self, list more) except -1
     cdef int resume(self) except -1
     cdef int end(self, int code, bytes text, list trailers) except -1
-    cdef bint start_message(self) except -1
+    cdef bint start_message(self, const uint8_t* begun, size_t here) except -1
     cdef size_t write_status(self, nghttp2_nv* headers) except 0
     cdef int submit_trailers(self) noexcept
     cdef ssize_t next_piece(self, size_t length, uint32_t* flags) noexcept

@@ -29,6 +29,13 @@ cdef class Method:
         """The request's headers have come."""
         return 0
 
+    cdef bint coming(self, Stream stream, size_t size, const uint8_t* begun, size_t here) except -1:
+        """A message has begun to come that is not all here: of `size` bytes, the first `here` of them.
+
+        False if it was refused, which is the call's end: then no more of it is kept.
+        """
+        return True
+
     cdef int message(self, Stream stream, bytes body, bint compressed) except -1:
         """One whole message has come."""
         return 0
@@ -102,7 +109,7 @@ cdef class Stream:
                     size -= 1
                 if self.prefix_filled < PREFIX_BYTES:
                     return 0
-                if not self.start_message():
+                if not self.start_message(data, size):
                     return 0
             part = min(size, self.wanted - self.filled)
             at = <uint8_t*>PyBytes_AS_STRING(self.incoming) + self.filled
@@ -119,8 +126,11 @@ cdef class Stream:
                 self.method.message(self, whole, self.prefix[0] == 1)
         return 0
 
-    cdef bint start_message(self) except -1:
-        """Make room for the message that the prefix announces. False if it is refused."""
+    cdef bint start_message(self, const uint8_t* begun, size_t here) except -1:
+        """Make room for the message that the prefix announces. False if it is refused.
+
+        Of what follows the prefix the first `here` bytes have come.
+        """
         self.wanted = <size_t>self.prefix[1] << 24 | self.prefix[2] << 16 | self.prefix[3] << 8 | self.prefix[4]
         self.filled = 0
         if self.prefix[0] > 1:
@@ -136,7 +146,12 @@ cdef class Stream:
         elif self.outlet.is_too_much(self.wanted):
             self.fail(8, b"the server is short of memory (admission.memory_share); try again later", PUSHBACK)
             self.method.closed(self)
+            self.outlet.hold_back()
+        elif here < self.wanted and not self.method.coming(self, self.wanted, begun, here):
+            self.outlet.hold_back()
         else:
+            if here < self.wanted:
+                self.outlet.let_come(self.id)
             self.incoming = PyBytes_FromStringAndSize(NULL, self.wanted)
             return True
         return False
@@ -390,4 +405,4 @@ cdef class Stream:
         self.incoming = self.current = self.outgoing = None
         if self.method is not None:
             self.method.closed(self)
-        self.call = self.owner = self.caller = None
+        self.call = self.owner = self.caller = self.permit = None

@@ -21,7 +21,10 @@ def open_admission(settings: Settings) -> Admission:
     """Permits as the settings say."""
     said = settings.admission
     return Admission(
-        max_requests=said.max_requests, max_bytes=said.max_bytes, max_caller_requests=said.max_caller_requests
+        max_requests=said.max_requests,
+        max_bytes=said.max_bytes,
+        max_caller_requests=said.max_caller_requests,
+        message_ns=said.message_timeout_ms * 1_000_000,
     )
 
 

@@ -3,10 +3,10 @@ from typing import Self
 from typing_extensions import disjoint_base
 
 from inferd._native.hub import Hub
-from inferd._native.outlet import Outlet
+from inferd._native.inlet import Inlet
 
 @disjoint_base
-class Session(Outlet):
+class Session(Inlet):
     unpaid_frames: int
     def __new__(cls, hub: Hub) -> Self: ...
     @property
@@ -21,8 +21,6 @@ class Session(Outlet):
     def is_leaving(self) -> bool: ...
     @property
     def has_left(self) -> bool: ...
-    @property
-    def received_ns(self) -> int: ...
     @property
     def last_stream_id(self) -> int: ...
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from inferd.config.kinds import KIB, MIB, Section
+from inferd.config.kinds import HOUR_MS, KIB, MIB, SECOND_MS, Section
 
 
 class Admission(Section):
@@ -27,6 +27,13 @@ class Admission(Section):
         ge=0,
         description="Requests that one caller, which is a connection, may have waiting or running at most; 0 leaves it "
         "at what it leaves free for others.",
+    )
+    message_timeout_ms: int = Field(
+        default=60 * SECOND_MS,
+        ge=0,
+        le=HOUR_MS,
+        description="How long the message of a request may take to come, which has its permit from its first bytes on; "
+        "native transport only. 0 leaves it at the call's deadline.",
     )
     memory_share: float = Field(
         default=0.9,

@@ -9,6 +9,7 @@ from typing import Any
 from handmade import message
 from queued import queue
 
+from inferd._native.admission import Admission
 from inferd._native.doorbell import Doorbell
 from inferd._native.hub import Hub
 from inferd._native.infer import Endpoint, InferMethod, settle
@@ -36,13 +37,16 @@ Packed = Callable[[Stream, bytes], tuple[bytes, bytes] | None]
 class Model:
     """One model, called m, and who answers for it."""
 
-    def __init__(self, *, packed: Packed | None = None, timeout_ns: int = 0, **limits: Any) -> None:
+    def __init__(
+        self, *, packed: Packed | None = None, timeout_ns: int = 0, admission: Admission | None = None, **limits: Any
+    ) -> None:
         self.queue: BatchQueue = queue(**limits)
         self.stats, self.unknown = ModelStats((1.0,), (1,)), ModelStats((1.0,), (1,))
         self.refusal: InferdError | None = None
+        self.admission = admission if admission is not None else Admission()
         self.lookups = 0
         self.hub: Hub | None = None  # with one, answers leave at once
-        self.method = InferMethod(self.find, self.unknown, trailers, unpack, packed, timeout_ns)
+        self.method = InferMethod(self.find, self.unknown, trailers, unpack, packed, timeout_ns, admission)
 
     def find(self, name: str, version: str) -> Endpoint:
         self.lookups += 1

@@ -93,6 +93,7 @@ OTHER = {
     "admission.max_requests": 7,
     "admission.max_bytes": 8,
     "admission.max_caller_requests": 9,
+    "admission.message_timeout_ms": 11,
     "admission.memory_share": 0.5,
     "admission.large_bytes": 10,
     "shared_memory.enabled": True,
