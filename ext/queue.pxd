@@ -7,7 +7,6 @@ from inferd._native.forecast cimport Forecast
 from inferd._native.line cimport Group, Line
 from inferd._native.schedule cimport Schedule
 from inferd._native.signature cimport Signature
-from inferd._native.turns cimport Flow
 from inferd._native.waiting cimport Waiting
 from inferd._native.wire cimport Request
 
@@ -35,6 +34,5 @@ cdef class BatchQueue:
     cdef int expire_from(self, Line* line, list late, int64_t now_ns) except -1
     cdef void delay(self, Request request) noexcept
     cdef void abandon(self, Line* line) noexcept
-    cdef bint is_hopeless(self, Request request, Group* group, Flow* flow, int64_t now_ns) except -1
     cdef Batch next_batch(self, int64_t now_ns, bint only_short)
     cdef Batch cut(self, Request head, list members, int64_t now_ns, str reason)

@@ -16,6 +16,7 @@ from libc.stdlib cimport calloc, free
 from inferd._native.batch cimport SIZE_CLASSES, Batch, batch_of, check_bound
 from inferd._native.forecast cimport Forecast
 from inferd._native.groups cimport forget_group, free_groups
+from inferd._native.hope cimport is_hopeless
 from inferd._native.line cimport Group, Line, join_group, join_line, leave_group, leave_line
 from inferd._native.live cimport INFERD_DEBUG, QUEUED, count
 from inferd._native.schedule cimport DELAYED, FULL, READY, Policy, Reason, Schedule, after, sooner
@@ -178,7 +179,8 @@ cdef class BatchQueue:
                 raise MemoryError
         group = group_of(held, self.signature, request)
         if group == NULL or (
-            request.deadline_ns and self.forecast is not None and self.is_hopeless(request, group, flow, now_ns)
+            request.deadline_ns and self.forecast is not None
+            and is_hopeless(self.forecast, held, request, group, flow, self.schedule is None, self.short_rows, now_ns)
         ):
             if flow != NULL and flow.requests == 0:
                 forget_flow(&held.turns, flow)
@@ -225,10 +227,8 @@ cdef class BatchQueue:
         return held.requests > 0 and (rows > self.max_queue_rows - held.rows or nbytes > self.max_queue_bytes - held.bytes)
 
     cdef object full(self):
-        return Overloaded(
-            f"the queue of model '{self.signature.model}' is full ({self.held.rows} rows, {self.held.bytes} bytes "
-            "waiting); try again later"
-        )
+        waiting = f"{self.held.rows} rows, {self.held.bytes} bytes"
+        return Overloaded(f"the queue of model '{self.signature.model}' is full ({waiting} waiting); try again later")
 
     cdef int admit(self, Request request, int64_t now_ns) except -1:
         """Find the request's level and until when it may wait. Raises Overloaded if no more may wait there."""
@@ -244,28 +244,6 @@ cdef class BatchQueue:
             )
         schedule.set_times(request, now_ns)
         return 0
-
-    cdef bint is_hopeless(self, Request request, Group* group, Flow* flow, int64_t now_ns) except -1:
-        """Whether there is not time enough to answer a request that would come last in its group."""
-        # Only without a schedule do all members of its group leave before it, and only requests of one row keep to the
-        # batch size, which a larger one passes by itself.
-        cdef int64_t ahead = group.rows if self.schedule is None else 0
-        cdef int64_t most = self.forecast.max_rows
-        cdef bint full = False
-        # The loop runs short batches beside the threads.
-        cdef int64_t instances = self.forecast.instances + (self.short_rows[group.size_class] > 0)
-        if (
-            flow != NULL and flow.parked.first != NULL and self.schedule is None
-            and not flow.parked_is_mixed and flow.parked_shape == request.shape_hash
-        ):
-            # It would be parked behind these, which come into its group before it.
-            ahead += flow.rows - flow.rows_in_line
-        if self.held.rows == self.held.requests and request.rows == 1:
-            most = self.held.batch_rows[group.size_class]
-            full = not self.held.has_preferred_rows
-        return self.forecast.is_hopeless(
-            group.size_class, request.rows, ahead, most, full, instances, request.deadline_ns - now_ns, now_ns
-        )
 
     cpdef bint drop(self, Request request) noexcept:
         """Take a request out of the queue again. False if it was not in it: it may be running already."""
