@@ -215,6 +215,21 @@ def slow_to_load(trips: int) -> onnx.ModelProto:
     )
 
 
+def slow_to_open() -> onnx.ModelProto:
+    """Takes minutes to become a session: ONNX Runtime multiplies its large constants while it opens the file."""
+    made = [
+        helper.make_node("ConstantOfShape", ["shape"], ["m0"], value=numpy_helper.from_array(np.array([1e-4], "f4")))
+    ]
+    made += [helper.make_node("MatMul", ["m0", f"m{number}"], [f"m{number + 1}"]) for number in range(200)]
+    made += [helper.make_node("Slice", ["m200", "begin", "end"], ["row"]), helper.make_node("Add", ["x", "row"], ["y"])]
+    return _model(
+        made,
+        [("x", TensorProto.FLOAT, [1, 4])],
+        [("y", TensorProto.FLOAT, [1, 4])],
+        {"shape": np.array([3000, 3000], "i8"), "begin": np.array([0, 0], "i8"), "end": np.array([1, 4], "i8")},
+    )
+
+
 def write(repository: Path, name: str, model: onnx.ModelProto, *, version: int = 1, config: str = "") -> None:
     """Put a model into a repository folder, with a config.pbtxt if there is something to say."""
     folder = repository / name / str(version)
