@@ -42,6 +42,11 @@ cdef class Batch:
         return (<Request>self.members[0]).apart
 
     @property
+    def on_gpu(self) -> bool:
+        """True if tensors of it are in memory of a GPU; then all of its requests have some there."""
+        return (<Request>self.members[0]).on_gpu
+
+    @property
     def shape_key(self) -> bytes:
         """All inputs of this batch and their dimensions, as one hashable value: equal keys, equal buffers."""
         cdef Request head = <Request>self.members[0]

@@ -159,6 +159,10 @@ cdef int place_input(Signature s, Request r, int i, Tensor* t, Regions regions) 
     cdef bytes copy
     region = regions.place(&t.place, t.body, 4, f"input '{input_name(s, i)}'")
     t.nbytes = <Py_ssize_t>t.place.nbytes
+    if t.place.of_gpu != NULL:
+        if t.datatype == BYTES:
+            raise InvalidRequest(f"input '{input_name(s, i)}' is BYTES, which cannot be in memory of a GPU")
+        r.on_gpu = True
     if t.datatype == BYTES:
         r.nbytes += t.nbytes  # for this bound; all are counted below
         if r.nbytes > regions.most_string_nbytes:
@@ -400,6 +404,8 @@ cdef void hash_shape(Signature s, Request r) noexcept nogil:
     if r.apart:
         r.shape_hash ^= <uint64_t><uintptr_t><void*>r  # shares its group with nobody, so spread those groups
         return
+    if r.on_gpu:
+        r.shape_hash = value = ~value
     if s.uniform:
         return
     for i in range(s.input_count):

@@ -38,6 +38,8 @@ cdef int choose_outputs(Signature s, Request r, Regions regions) except -1:
             if r.wanted[k].classes:
                 raise InvalidRequest(f"output {name} asks for its classes and for shared memory; ask for one of them")
             r.hold(regions.place(&r.wanted[k].place, r.wanted[k].body, 2, f"output {name}"))
+            if r.wanted[k].place.of_gpu != NULL:
+                r.on_gpu = True
         known = False
         for i in range(s.output_count):
             if span_equals(r.wanted[k].name, s.outputs[i].name, s.outputs[i].name_length):
@@ -45,6 +47,8 @@ cdef int choose_outputs(Signature s, Request r, Regions regions) except -1:
                     raise InvalidRequest(f"output {name} is asked for more than once")
                 if r.wanted[k].classes and s.outputs[i].datatype == BYTES:
                     raise InvalidRequest(f"output {name} is BYTES, which have no order of classes; leave 'classification' out")
+                if r.wanted[k].place.of_gpu != NULL and s.outputs[i].datatype == BYTES:
+                    raise InvalidRequest(f"output {name} is BYTES, which cannot go to memory of a GPU")
                 r.chosen[i] = <int16_t>(k + 1)
                 known = True
         if not known:

@@ -6,8 +6,8 @@ from libc.string cimport memcpy
 
 from inferd._native.datatype cimport BYTES
 from inferd._native.batch cimport Batch
-from inferd._native.region cimport Place, read_place
-from inferd._native.wire cimport Request
+from inferd._native.region cimport Place, Region, read_place
+from inferd._native.wire cimport Request, Tensor
 
 from inferd.errors import RegionShrank
 
@@ -30,7 +30,7 @@ cdef bint copy(uint8_t* to, Piece* pieces, Py_ssize_t piece_count) noexcept nogi
         if pieces[i].nbytes:
             if pieces[i].data != NULL:
                 memcpy(to, pieces[i].data, pieces[i].nbytes)
-            elif not read_place(pieces[i].place, to):
+            elif pieces[i].place.of_gpu == NULL and not read_place(pieces[i].place, to):
                 return False
             to += pieces[i].nbytes
     return True
@@ -39,7 +39,8 @@ cdef bint copy(uint8_t* to, Piece* pieces, Py_ssize_t piece_count) noexcept nogi
 def gather(Batch batch not None, int index, uintptr_t address, Py_ssize_t capacity) -> int:
     """Copy input `index` of every member, in order, to the `capacity` bytes at `address`; the bytes written.
 
-    The caller owns the memory and keeps it until the run is over. Raises ValueError if it is too small,
+    The caller owns the memory and keeps it until the run is over. What is in memory of a GPU is left out, see
+    gpu_pieces. Raises ValueError if it is too small,
     before anything is written, and RegionShrank if a member's bytes are in shared memory that has become smaller.
     """
     cdef list members = batch.members
@@ -73,6 +74,21 @@ def gather(Batch batch not None, int index, uintptr_t address, Py_ssize_t capaci
     finally:
         free(pieces)
     return total
+
+
+def gpu_pieces(Batch batch not None, int index) -> list[tuple[int, Region, int, int]]:
+    """What of input `index` is in memory of GPUs: where it belongs in the input, the region, where in it, how many bytes."""
+    cdef list found = []
+    cdef Py_ssize_t at = 0
+    cdef Tensor* tensor
+    if not 0 <= index < batch.signature.input_count:
+        raise IndexError(index)
+    for item in batch.members:
+        tensor = &(<Request>item).tensors[index]
+        if tensor.in_shared_memory and tensor.place.of_gpu != NULL and tensor.nbytes:
+            found.append((at, <Region>tensor.place.of_gpu, tensor.place.at, tensor.nbytes))
+        at += tensor.nbytes
+    return found
 
 
 def strings(Batch batch not None, int index) -> list[str]:

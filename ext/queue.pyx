@@ -292,6 +292,8 @@ cdef class BatchQueue:
             return None
         head = <Request>at
         group = <Group*>head.group
+        if only_short and head.on_gpu:
+            return None  # whoever asks for short ones waits for no device
         if only_short and min(group.rows, max(limit_for(held, group), head.rows)) > self.short_rows[group.size_class]:
             return None
         return self.cut(head, members, now_ns, REASONS[<int>reason])

@@ -6,16 +6,21 @@ from inferd._native.span cimport Span
 
 
 cdef class Region:
-    # Open until the last request that uses it is gone, whether it is registered or not.
+    # Open until the last request that uses it is gone, whether it is registered or not. Memory of a GPU is closed by
+    # whoever opened it, who may have a weak reference to know when that is.
+    cdef object __weakref__
     cdef readonly str name
     cdef readonly str key
     cdef readonly int64_t offset
     cdef readonly int64_t byte_size
+    cdef readonly object memory    # None, or what is open of a GPU's memory
+    cdef readonly int device_id
     cdef int fd
 
 
 cdef struct Place:
-    # Bytes of an open file; the Region that owns `fd` is held by the request.
+    # Bytes of an open file, or of a GPU's memory; the Region that owns them is held by the request.
+    void* of_gpu    # that Region if it is a GPU's, which nothing here can read; else NULL
     int fd
     int64_t at
     int64_t nbytes

@@ -73,6 +73,8 @@ cdef int64_t counted(Parameter* parameter, bint there, str key, str what) except
 cdef bint still_there(const Place* place) noexcept nogil:
     """False if the file has become too short for this place."""
     cdef struct_stat found
+    if place.of_gpu != NULL:
+        return True
     return fstat(place.fd, &found) == 0 and found.st_size - place.nbytes >= place.at
 
 
@@ -80,6 +82,8 @@ cdef bint read_place(const Place* place, uint8_t* to) noexcept nogil:
     """All the bytes of a place; False if they are not there any more."""
     cdef int64_t done = 0
     cdef Py_ssize_t now
+    if place.of_gpu != NULL:
+        return False
     while done < place.nbytes:
         now = pread(place.fd, to + done, <size_t>(place.nbytes - done), <off_t>(place.at + done))
         if now < 0 and errno == EINTR:
@@ -108,7 +112,7 @@ cdef bint write_place(const Place* place, const uint8_t* data, int64_t nbytes) n
 
 @cython.final
 cdef class Region:
-    """A stretch of a shared memory object under a client's name for it."""
+    """A stretch of a shared memory object, or of a GPU's memory, under a client's name for it."""
 
     def __cinit__(self):
         self.fd = -1
@@ -139,14 +143,7 @@ cdef class Regions:
         Raises InvalidRequest, RegionExists or TooManyRegions. None of them tells the key: whoever knows it can read.
         """
         cdef Region region
-        if not NAME.fullmatch(name):
-            raise InvalidRequest("a name of a region is 1 to 256 printable ASCII characters without spaces")
-        if name in self.by_name:
-            raise RegionExists(f"region '{name}' is registered already; unregister it first")
-        if len(self.by_name) >= self.limit:
-            raise TooManyRegions(f"{self.limit} regions are registered, which is the most; unregister some")
-        if not byte_size:
-            raise InvalidRequest(f"region '{name}' has a byte_size of 0")
+        self.check_free(name, byte_size)
         region = Region.__new__(Region)
         region.fd = opened(name, key)
         found = os.fstat(region.fd)
@@ -158,17 +155,49 @@ cdef class Regions:
         region.name, region.key, region.offset, region.byte_size = name, key, offset, byte_size
         self.by_name[name] = region
 
+    def check_free(self, str name not None, byte_size) -> None:
+        """Raise what register and register_gpu would of the name, the size and the number of regions."""
+        if not NAME.fullmatch(name):
+            raise InvalidRequest("a name of a region is 1 to 256 printable ASCII characters without spaces")
+        if name in self.by_name:
+            raise RegionExists(f"region '{name}' is registered already; unregister it first")
+        if len(self.by_name) >= self.limit:
+            raise TooManyRegions(f"{self.limit} regions are registered, which is the most; unregister some")
+        if not byte_size:
+            raise InvalidRequest(f"region '{name}' has a byte_size of 0")
+
+    def register_gpu(self, str name not None, memory not None, int device_id, int64_t byte_size) -> None:
+        """Give memory of a GPU, which has at least `byte_size` bytes, a name. Raises as check_free.
+
+        It is for take() to have it back, and for whoever has it then to close it.
+        """
+        cdef Region region
+        self.check_free(name, byte_size)
+        region = Region.__new__(Region)
+        region.name, region.key, region.memory, region.device_id, region.byte_size = name, "", memory, device_id, byte_size
+        self.by_name[name] = region
+
+    def take(self, str name not None) -> Region | None:
+        """Forget a region of a GPU and hand it over, if there is one of that name. Requests that use it keep it."""
+        cdef Region region = self.by_name.get(name)
+        if region is None or region.memory is None:
+            return None
+        return self.by_name.pop(name)
+
     def unregister(self, str name not None) -> None:
-        """Forget a region, if there is one of that name. Requests that use it keep it open to their end."""
-        self.by_name.pop(name, None)
+        """Forget a region of system shared memory, if there is one of that name. Requests keep it open to their end."""
+        cdef Region region = self.by_name.get(name)
+        if region is not None and region.memory is None:
+            del self.by_name[name]
 
     def clear(self) -> None:
-        """Forget all."""
-        self.by_name.clear()
+        """Forget all of system shared memory."""
+        for region in self.all():
+            del self.by_name[region.name]
 
-    def all(self) -> list[Region]:
-        """What is registered now."""
-        return list(self.by_name.values())
+    def all(self, bint of_gpu=False) -> list[Region]:
+        """What is registered now of system shared memory, or of GPUs' memory."""
+        return [region for region in self.by_name.values() if ((<Region>region).memory is not None) == of_gpu]
 
     def find(self, str name not None) -> Region:
         """The region of that name. Raises UnknownRegion."""
@@ -200,6 +229,7 @@ cdef class Regions:
             raise InvalidRequest(
                 f"{what} is {place.nbytes} bytes at offset {offset}, but region '{region.name}' has {region.byte_size}"
             )
+        place.of_gpu = NULL if region.memory is None else <void*>region
         place.fd = region.fd
         place.at = region.offset + offset
         if not still_there(place):

@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 from inferd._native.batch cimport Batch
 from inferd._native.classes cimport best_classes
 from inferd._native.datatype cimport BYTES, element_size
-from inferd._native.region cimport write_place
+from inferd._native.region cimport Region, write_place
 from inferd._native.reshape cimport reshape_output
 from inferd._native.signature cimport Signature, string_field
 from inferd._native.span cimport put_span, put_varint, span_length, varint_size
@@ -254,8 +254,11 @@ cdef str output_text(Signature signature, int i):
     return f"output '{signature.outputs[i].name[:signature.outputs[i].name_length].decode()}' of model '{signature.model}'"
 
 
-cdef object deliver(Signature signature, Request member, Part* parts):
-    """Write what goes to shared memory there, which leaves nothing of it for the answer. The error, if one cannot be."""
+cdef object deliver(Signature signature, Request member, Part* parts, list to_gpu):
+    """Write what goes to shared memory there, which leaves nothing of it for the answer. The error, if one cannot be.
+
+    What goes to memory of a GPU is left to the caller, in `to_gpu`.
+    """
     cdef int i
     cdef Part* part
     cdef Wanted* wanted
@@ -270,6 +273,11 @@ cdef object deliver(Signature signature, Request member, Part* parts):
             return InvalidRequest(
                 f"output {shown(wanted.name)} is {part.nbytes} bytes, but the request gives it {wanted.place.nbytes} of shared memory"
             )
+        if wanted.place.of_gpu != NULL:
+            if part.nbytes:
+                to_gpu.append((<Region>wanted.place.of_gpu, wanted.place.at, <uintptr_t>part.data, part.nbytes))
+            part.nbytes = 0
+            continue
         if part.nbytes >= RELEASE_FROM_BYTES:
             with nogil:
                 written = write_place(&wanted.place, part.data, <int64_t>part.nbytes)
@@ -298,8 +306,10 @@ cdef int64_t* reshaped(Signature signature, list views) except NULL:
     return wire
 
 
-def answer(Batch batch not None, list views not None) -> None:
+def answer(Batch batch not None, list views not None) -> list[tuple[Region, int, int, int]]:
     """Encode the answer of every member from the outputs of the batch's run, into member.answer.
+
+    What it gives back has still to be copied to memory of GPUs: the region, where in it, the address, how many bytes.
 
     `views` has one OutputView per output of the model, in the model's order. Raises RunFailed if an
     output is not of the datatype that the model declares, or if one does not have one row per row of a
@@ -310,7 +320,7 @@ def answer(Batch batch not None, list views not None) -> None:
     cdef Request member
     cdef Part* parts
     cdef int64_t* wire = NULL
-    cdef list packed = []
+    cdef list packed = [], to_gpu = []
     cdef int64_t first_row = 0
     cdef int i
     if len(views) != signature.output_count:
@@ -337,10 +347,25 @@ def answer(Batch batch not None, list views not None) -> None:
                     continue
                 fill(&parts[i], batch, member, i, <OutputView>views[i], first_row, packed, wire)
             if member.held is not None:
-                member.error = deliver(signature, member, parts)
+                member.error = deliver(signature, member, parts, to_gpu)
             if member.error is None:
                 member.answer = encode(signature, member, parts)
             first_row += member.rows
     finally:
         free(wire)
         free(parts)
+    return to_gpu
+
+
+def gpu_outputs(Batch batch not None) -> dict[int, tuple[Region, int, int]]:
+    """Where a batch of one request wants outputs in memory of GPUs: the region, where in it, how many bytes there are."""
+    cdef Request member = <Request>batch.members[0]
+    cdef Wanted* wanted
+    cdef dict found = {}
+    cdef int i
+    for i in range(batch.signature.output_count if member.chosen != NULL else 0):
+        if member.chosen[i]:
+            wanted = &member.wanted[member.chosen[i] - 1]
+            if wanted.in_shared_memory and wanted.place.of_gpu != NULL:
+                found[i] = (<Region>wanted.place.of_gpu, wanted.place.at, wanted.place.nbytes)
+    return found

@@ -152,7 +152,7 @@ cdef str near_output(Signature signature, Span name):
 cdef bint same_shape(Signature signature, Request a, Request b) noexcept nogil:
     """True if two bound requests may share a batch: they have the same inputs, of equal dimensions but the batch axis."""
     cdef int i, k
-    if a.apart or b.apart:
+    if a.apart or b.apart or a.on_gpu != b.on_gpu:
         return False
     if signature.uniform:
         return True

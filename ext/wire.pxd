@@ -105,6 +105,7 @@ cdef class Request:
     cdef int16_t* chosen          # NULL: all outputs; else for each of the model's 1 + its place in wanted, or 0
     cdef int16_t inline_chosen[16]
     cdef readonly int64_t rows
+    cdef readonly bint on_gpu     # some of its tensors are in memory of a GPU that a client has registered
     cdef readonly bint apart      # its rows do not fit into a batch: it runs alone, as it is
     cdef readonly Py_ssize_t nbytes
     cdef uint64_t shape_hash

@@ -132,6 +132,7 @@ class App:
             admission=self.admission,
             watching=self.watch,
             calls=self.calls,
+            devices=self.devices,
         )
         self._access = None if self.watch.access is None else access.AccessWriter(self.watch.access)
         self._tracing = None if self.watch.samplings is None else _open_tracing(settings, self.watch.samplings)
@@ -385,6 +386,8 @@ class App:
         self.service.leave()
         await listeners.grpc.stop(max(end_s - time.monotonic(), 0.0))
         self.left_behind = not await self.lifecycle.ended(max(end_s - time.monotonic(), RUNNER_END_S))
+        if not self.left_behind:
+            await self.service.close()
         await asyncio.gather(*(server.stop(1.0) for server in listeners.http))
         if listeners.health is not None:
             await listeners.health.stop()

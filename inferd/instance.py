@@ -128,7 +128,9 @@ class Instance:
         started_ns, started_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
         self._running = batch
         try:
-            answer(batch, self._slot.run(batch))
+            to_gpu = answer(batch, self._slot.run(batch))
+            if to_gpu:
+                self._slot.hand_over(to_gpu)
         except Exception as failure:
             self._stats.run_failed(started_ns, time.monotonic_ns())
             return failure

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import pytest
 
 from inferd._native.bind import bind
+from inferd._native.region import Regions
 from inferd._native.signature import Signature
 from inferd._native.wire import Request, decode
 from inferd.errors import InvalidRequest
@@ -106,10 +107,10 @@ def message(*tensors: tuple[str, str, Sequence[int], bytes | None], wanted: Sequ
     return made
 
 
-def bound(signature: Signature, made: pb.ModelInferRequest) -> Request:
+def bound(signature: Signature, made: pb.ModelInferRequest, regions: Regions | None = None) -> Request:
     """The message decoded and bound."""
     request = decode(made.SerializeToString())
-    bind(signature, request)
+    bind(signature, request, regions)
     return request
 
 

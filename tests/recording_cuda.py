@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,9 +19,11 @@ import numpy as np
 
 from inferd.device.contract import Provider
 from inferd.device.cuda import CudaDevice, CudaLane, CudaWorkspace
+from inferd.device.shared import SharedMemory
 
 ALIGNMENT = 256  # as CUDA's
-UPLOAD, DOWNLOAD = 1, 2
+UPLOAD, DOWNLOAD, ANYWHERE = 1, 2, 4
+INVALID_VALUE = 1
 Span = tuple[int, int]  # from an address to before another
 
 
@@ -171,10 +173,44 @@ class Runtime:
             reads, writes = (origin, origin + nbytes), (to, to + nbytes)
             if kind == UPLOAD and any(touch((reads,), one.reads + one.writes) for one in cuda.under_way):
                 cuda.fault("a slot was filled again while its last batch was under way")
-            what = {UPLOAD: "an upload", DOWNLOAD: "a download"}[kind]
-            work = Work(what, (reads,), (writes,), lambda: ctypes.memmove(to, origin, nbytes))
+            what = {UPLOAD: "an upload", DOWNLOAD: "a download", ANYWHERE: "a copy"}[kind]
+            spans = [(reads,), (writes,)]
+            if kind == ANYWHERE:  # pageable memory of the host may be one side of it, and is nobody's here
+                spans = [one if cuda.is_live(one[0]) else () for one in spans]
+                if not any(spans):
+                    cuda.fault("a copy in memory that was freed")
+            work = Work(what, spans[0], spans[1], lambda: ctypes.memmove(to, origin, nbytes))
             cuda.add(work, cuda.stream(stream))
             cuda.timeline.append((what, stream))
+
+    def ipcOpenMemHandle(self, handle: bytes, flags: int = 1) -> int:
+        cuda = self._cuda
+        cuda.check_error()
+        cuda.check_current()
+        with cuda.lock:
+            memory = cuda.exported.get(handle)
+            if memory is None:
+                raise CUDARuntimeError(INVALID_VALUE)
+            address = memory.ctypes.data
+            cuda.opened[address] = cuda.opened.get(address, 0) + 1
+            cuda.live[address] = address + memory.nbytes
+            cuda.timeline.append(("opened", address))
+            return address
+
+    def ipcCloseMemHandle(self, address: int) -> None:
+        cuda = self._cuda
+        cuda.check_error()
+        cuda.check_current()
+        with cuda.lock:
+            if not cuda.opened.get(address):
+                cuda.fault("memory of another process closed that is not open")
+            for work in cuda.under_way:
+                if touch(((address, cuda.live[address]),), work.reads + work.writes):
+                    cuda.fault(f"memory of another process closed while {work.what} is under way")
+            cuda.opened[address] -= 1
+            if not cuda.opened[address]:
+                del cuda.live[address]
+            cuda.timeline.append(("closed", address))
 
     def memsetAsync(self, to: int, value: int, nbytes: int, stream: int) -> None:
         cuda = self._cuda
@@ -197,6 +233,8 @@ class RecordingCuda:
         self.faults: list[str] = []
         self.timeline: list[tuple[str, int]] = []
         self.current = threading.local()
+        self.exported: dict[bytes, np.ndarray] = {}
+        self.opened: dict[int, int] = {}
         self.error = 0
         """An error of CUDA that every call fails with from now on."""
         self.runtime = Runtime(self)
@@ -219,6 +257,16 @@ class RecordingCuda:
         """Note it, for those who swallow exceptions, and raise it."""
         self.faults.append(text)
         raise Fault(text)
+
+    def export(self, memory: np.ndarray) -> bytes:
+        """A handle to memory of another process, as that one has it from CUDA."""
+        handle = next(self.numbers).to_bytes(64, "little")
+        self.exported[handle] = memory
+        return handle
+
+    def is_live(self, span: Span) -> bool:
+        """Whether all of it is memory that there is."""
+        return any(start <= span[0] and span[1] <= end for start, end in self.live.items())
 
     def taken(self, what: str) -> int:
         """Bytes that pools have of the device or of pinned memory, in use or not."""
@@ -243,7 +291,7 @@ class RecordingCuda:
         work.after = [*([stream.last] if stream.last else []), *stream.waits]
         stream.waits = []
         for span in work.reads + work.writes:
-            if not any(start <= span[0] and span[1] <= end for start, end in self.live.items()):
+            if not self.is_live(span):
                 self.fault(f"{work.what} in memory that was freed")
         for other in self.under_way:
             if work.clashes(other) and not work.follows(other):
@@ -278,11 +326,12 @@ class RecordingLane(CudaLane):
     """The real lane; what it computes is noted as a kernel that reads and writes all of the lane's device memory."""
 
     @contextmanager
-    def computing(self) -> Iterator[None]:
-        with super().computing():
+    def computing(self, lent: Sequence[tuple[int, int]] = ()) -> Iterator[None]:
+        with super().computing(lent):
             cuda, stream = self._cuda, self._workspace.compute
             with cuda.lock:
-                spans = tuple((memory.ptr, memory.ptr + memory.nbytes) for _, memory in self._owned.values())
+                spans = tuple((memory.ptr, memory.ptr + memory.nbytes) for _, memory, _ in self._owned.values())
+                spans += tuple((address, address + nbytes) for address, nbytes in lent)
                 kernel = cuda.add(Work("a run", spans, spans), stream)
                 cuda.timeline.append(("a run", stream.ptr))
                 cuda.do(kernel)
@@ -314,6 +363,12 @@ class RecordingDevice(CudaDevice):
         super().__init__(self.cuda, **more)
         self.ort_id = 0  # what ONNX Runtime is told
         self._lane_type = lane_type
+
+    def open_shared(self, handle: bytes, nbytes: int) -> SharedMemory:
+        return SharedMemory(self._cuda, self.number, self._gate, handle, nbytes, self._room)
+
+    def _room(self, address: int) -> int:
+        return self.cuda.live[address] - address
 
     def workspace(self, limit_nbytes: int = 0) -> CudaWorkspace:
         made = RecordingWorkspace(self._cuda, self.number, self._gate, limit_nbytes)

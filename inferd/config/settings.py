@@ -250,7 +250,8 @@ class SharedMemory(Section):
         description="Let clients register system shared memory (/dev/shm) and have tensors read from it and written to "
         "it. Whoever may call the server may then name any object in there that the server can open, and learn from "
         "SystemSharedMemoryStatus what others have named, keys and all, as the protocol has it. The strings of a "
-        "request may be as large as a message (`grpc.max_message_bytes`).",
+        "request may be as large as a message (`grpc.max_message_bytes`). Where the server has a GPU, so may its "
+        "memory be registered, by handles of CUDA's.",
     )
     max_regions: int = Field(
         default=1024,

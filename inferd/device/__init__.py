@@ -4,9 +4,11 @@ from inferd.device.contract import ALIGNMENT_BYTES, Buffer, Device, Lane, Provid
 from inferd.device.cpu import CpuDevice
 from inferd.device.cuda import CudaDevice
 from inferd.device.devices import Devices, RuntimeBuild, open_devices
+from inferd.device.shared import HANDLE_BYTES, SharedMemory
 
 __all__ = [
     "ALIGNMENT_BYTES",
+    "HANDLE_BYTES",
     "Buffer",
     "CpuDevice",
     "CudaDevice",
@@ -15,6 +17,7 @@ __all__ = [
     "Lane",
     "Provider",
     "RuntimeBuild",
+    "SharedMemory",
     "Workspace",
     "open_devices",
 ]

@@ -4,6 +4,7 @@ A run goes through a lane in this order, and in no other::
 
     with lane.turn():
         gather writes at host_address;  lane.upload(buffer, nbytes)     for each input
+        lane.fetch(memory, at, buffer, offset, nbytes)                  of it that is in a client's memory of a GPU
         with lane.computing():  the session is told to run
         lane.download(buffer, nbytes)                                   for each output
         lane.wait()
@@ -15,11 +16,12 @@ is called before the next turn. All of it happens on a runner's thread; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from inferd.device.shared import SharedMemory
 from inferd.errors import InferdError
 
 ALIGNMENT_BYTES = 64  # a cache line, and the widest vector register ONNX Runtime's kernels load
@@ -57,11 +59,23 @@ class Lane(Protocol):
     def upload(self, buffer: Buffer, nbytes: int) -> None:
         """Bring the first `nbytes` at host_address to bound_address, before what computes next."""
 
-    def computing(self) -> AbstractContextManager[None]:
-        """Around the call that runs the session: after all uploads, before all downloads."""
+    def fetch(self, memory: SharedMemory, at: int, buffer: Buffer, offset: int, nbytes: int) -> None:
+        """Bring bytes at `at` of memory that a client has lent to `offset` in the buffer, after the buffer's upload."""
+
+    def computing(self, lent: Sequence[tuple[int, int]] = ()) -> AbstractContextManager[None]:
+        """Around the call that runs the session: after all uploads, before all downloads.
+
+        `lent` are addresses and bytes of clients' memory that the run is bound to.
+        """
 
     def download(self, buffer: Buffer, nbytes: int) -> None:
         """Bring the first `nbytes` at bound_address to host_address, after what computed last."""
+
+    def hand_over(self, memory: SharedMemory, at: int, host_address: int, nbytes: int) -> None:
+        """Bring bytes of an output, at `host_address` since the last wait, to `at` of memory that a client has lent.
+
+        In a turn, and over with the next wait.
+        """
 
     def wait(self) -> None:
         """Return when all of it has happened: the host may read and write the buffers again."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
 from inferd.device.contract import ALIGNMENT_BYTES, Buffer, Provider
+from inferd.device.shared import SharedMemory
 from inferd.errors import InferdError
 
 NOTHING = nullcontext()
@@ -32,12 +33,20 @@ class CpuLane:
     def upload(self, buffer: Buffer, nbytes: int) -> None:
         """Nothing to do."""
 
-    def computing(self) -> AbstractContextManager[None]:
+    def fetch(self, memory: SharedMemory, at: int, buffer: Buffer, offset: int, nbytes: int) -> None:
+        """Copied at once."""
+        memory.read(at, buffer.host_address + offset, nbytes)
+
+    def computing(self, lent: Sequence[tuple[int, int]] = ()) -> AbstractContextManager[None]:
         """Nothing to do."""
         return NOTHING
 
     def download(self, buffer: Buffer, nbytes: int) -> None:
         """Nothing to do."""
+
+    def hand_over(self, memory: SharedMemory, at: int, host_address: int, nbytes: int) -> None:
+        """Copied at once."""
+        memory.write(at, host_address, nbytes)
 
     def wait(self) -> None:
         """Nothing to do."""

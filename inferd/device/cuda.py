@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from inferd.device.contract import Buffer, Provider
 from inferd.device.failures import OUT_OF_MEMORY, STICKY, cuda_code
 from inferd.device.gate import Gate
+from inferd.device.shared import ANY_DIRECTION, SharedMemory
 from inferd.errors import DeviceLost, InferdError, OutOfDeviceMemory
 
 TENSORRT_PROVIDER: Final = "TensorrtExecutionProvider"
@@ -41,7 +42,7 @@ class CudaLane:
         self._uploaded = cuda.Event(block=True, disable_timing=True)
         self._computed = cuda.Event(block=True, disable_timing=True)
         self._finished = cuda.Event(block=True, disable_timing=True)
-        self._owned: dict[int, tuple[Any, Any]] = {}  # by bound address: pinned memory and device memory
+        self._owned: dict[int, tuple[Any, Any, int]] = {}  # by bound address: pinned and device memory, and bytes
         self._closed = False
 
     @contextmanager
@@ -64,7 +65,7 @@ class CudaLane:
         # Neither is zeroed, and padding rows as well as models that read beyond them must not meet others' data.
         ctypes.memset(pinned.ptr, 0, nbytes)
         self._runtime.memsetAsync(memory.ptr, 0, nbytes, self._stream_ptr)
-        self._owned[memory.ptr] = (pinned, memory)
+        self._owned[memory.ptr] = (pinned, memory, nbytes)
         # The lane owns the memory, and a view of it keeps the lane: closing frees, whoever still holds a view.
         return Buffer(pinned.ptr, memory.ptr, nbytes, self)
 
@@ -77,8 +78,12 @@ class CudaLane:
         """Begin to copy."""
         self._runtime.memcpyAsync(buffer.bound_address, buffer.host_address, nbytes, HOST_TO_DEVICE, self._stream_ptr)
 
+    def fetch(self, memory: SharedMemory, at: int, buffer: Buffer, offset: int, nbytes: int) -> None:
+        """Begin to copy, on the device or from another one."""
+        self._copy(buffer.bound_address + offset, memory.address + at, nbytes)
+
     @contextmanager
-    def computing(self) -> Iterator[None]:
+    def computing(self, lent: Sequence[tuple[int, int]] = ()) -> Iterator[None]:
         """One lane at a time tells ONNX Runtime to run: its kernels of one run stay together on the stream."""
         self._uploaded.record(self._stream)
         compute = self._workspace.compute
@@ -94,6 +99,17 @@ class CudaLane:
     def download(self, buffer: Buffer, nbytes: int) -> None:
         """Begin to copy back."""
         self._runtime.memcpyAsync(buffer.host_address, buffer.bound_address, nbytes, DEVICE_TO_HOST, self._stream_ptr)
+
+    def hand_over(self, memory: SharedMemory, at: int, host_address: int, nbytes: int) -> None:
+        """Begin to copy from the device's own copy of it, or from the host where it has none."""
+        origin = host_address
+        for address, (pinned, _, size) in self._owned.items():
+            if pinned.ptr <= host_address < pinned.ptr + size:
+                origin = address + host_address - pinned.ptr
+        self._copy(memory.address + at, origin, nbytes)
+
+    def _copy(self, to: int, origin: int, nbytes: int) -> None:
+        self._runtime.memcpyAsync(to, origin, nbytes, ANY_DIRECTION, self._stream_ptr)
 
     def wait(self) -> None:
         """Sleep, without the GIL, until the lane's stream has come to here."""
@@ -189,6 +205,10 @@ class CudaDevice:
     def workspace(self, limit_nbytes: int = 0) -> CudaWorkspace:
         """A stream and pools."""
         return CudaWorkspace(self._cuda, self.number, self._gate, limit_nbytes)
+
+    def open_shared(self, handle: bytes, nbytes: int) -> SharedMemory:
+        """Memory of this GPU that another process has given a handle to, of at least `nbytes` bytes. Blocks."""
+        return SharedMemory(self._cuda, self.number, self._gate, handle, nbytes)
 
     def arenas(self) -> tuple[str, ...]:
         """The CPU's, for operators that run there, and its own."""

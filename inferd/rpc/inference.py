@@ -14,11 +14,13 @@ from google.protobuf.message_factory import GetMessageClass
 from inferd._native.admission import Admission
 from inferd._native.region import Regions
 from inferd.config import Settings
+from inferd.device import Devices
 from inferd.errors import NotOffered
 from inferd.models import SECONDS_BOUNDS, Models, State
 from inferd.proto import inference_pb2 as pb
 from inferd.rpc.answering import Answering
 from inferd.rpc.boundary import Context, Handler, guarded, parsed
+from inferd.rpc.gpu_memory import GpuMemoryMethods
 from inferd.rpc.log_settings import LogControl
 from inferd.rpc.model_config import PLATFORM, describe, shape_of
 from inferd.rpc.shared_memory import SharedMemoryMethods
@@ -55,6 +57,7 @@ class InferenceService:
         admission: Admission | None = None,
         watching: Watching | None = None,
         calls: Calls | None = None,
+        devices: Devices | None = None,
     ) -> None:
         """`parts` answer methods of the service that this class does not. `admission` has the permits."""
         self.admission = admission if admission is not None else Admission()
@@ -70,7 +73,8 @@ class InferenceService:
         # Parts of the service that have rooms of their own; methods are looked for in each.
         log_control = LogControl(allowed=settings.control.log_settings)
         self._statistics = Statistics(models)
-        parts = (self._statistics, log_control, SharedMemoryMethods(self.regions), *parts)
+        self._gpu_memory = GpuMemoryMethods(self.regions, devices or Devices())
+        parts = (self._statistics, log_control, SharedMemoryMethods(self.regions), self._gpu_memory, *parts)
         self._parts = (self, *parts)
         self._extensions = (*EXTENSIONS, *(name for part in parts for name in part.extensions))
         self._ready = False
@@ -87,6 +91,10 @@ class InferenceService:
     def leave(self) -> None:
         """End streams that would go on for as long as their clients like; new ones are refused."""
         self._streaming.leave()
+
+    async def close(self) -> None:
+        """Let go of what clients have lent, once nothing runs any more."""
+        await self._gpu_memory.close()
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """A handler for every method of the service, each inside the boundary.

@@ -34,9 +34,13 @@ class SharedMemoryMethods:
         """One region, or all if none is named."""
         regions = self._offered(request)
         answer = pb.SystemSharedMemoryStatusResponse()
-        for one in [regions.find(request.name)] if request.name else regions.all():
+        for one in regions.all():
+            if request.name not in ("", one.name):
+                continue
             found = answer.regions[one.name]
             found.name, found.key, found.offset, found.byte_size = one.name, one.key, one.offset, one.byte_size
+        if request.name and not answer.regions:
+            raise UnknownRegion(f"there is no region {request.name[:256]!r}; register it first")
         return answer
 
     async def SystemSharedMemoryRegister(self, request: Any, context: Context) -> Any:
@@ -52,22 +56,3 @@ class SharedMemoryMethods:
         else:
             regions.clear()
         return pb.SystemSharedMemoryUnregisterResponse()
-
-    # Clients that use either kind of memory begin by forgetting what there is of both, so that works.
-
-    async def CudaSharedMemoryStatus(self, request: Any, context: Context) -> Any:
-        """There is none."""
-        self._offered(request)
-        if request.name:
-            raise UnknownRegion("no memory of a GPU is registered here: this server cannot open any")
-        return pb.CudaSharedMemoryStatusResponse()
-
-    async def CudaSharedMemoryRegister(self, request: Any, context: Context) -> Any:
-        """Not offered, with or without a GPU."""
-        self._offered(request)
-        raise NotOffered("this server cannot open memory of a GPU; register system shared memory")
-
-    async def CudaSharedMemoryUnregister(self, request: Any, context: Context) -> Any:
-        """Nothing to forget."""
-        self._offered(request)
-        return pb.CudaSharedMemoryUnregisterResponse()

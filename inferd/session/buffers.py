@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from inferd.device import Buffer, Lane
 
 NONE = Buffer(0, 0, 0, None)
@@ -31,6 +33,13 @@ class Buffers:
                 if old is not NONE:
                     self._lane.free(old)  # first, so that a device that is nearly full has room for its successor
                 buffers[index] = self._lane.allocate(1 << max(nbytes - 1, 63).bit_length())
+
+    def with_lent(self, inputs: Mapping[int, Buffer], outputs: Mapping[int, Buffer]) -> Buffers:
+        """The same with memory of somebody else in the place of some, for one run."""
+        made = Buffers(self._lane, 0, 0)
+        made.inputs = [inputs.get(index, buffer) for index, buffer in enumerate(self.inputs)]
+        made.outputs = [outputs.get(index, buffer) for index, buffer in enumerate(self.outputs)]
+        return made
 
     def release(self) -> None:
         """Free all of them; nothing may be bound to them."""

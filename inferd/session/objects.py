@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from inferd._native.batch import Batch
-from inferd._native.gather import gather, strings
+from inferd._native.gather import gather, gpu_pieces, strings
 from inferd._native.reply import OutputView
 from inferd.session.session import Session
 from inferd.session.tensors import NUMPY_TYPES, STRING
@@ -28,6 +28,9 @@ def feeds_of(session: Session, batch: Batch) -> Mapping[str, Any]:
         else:
             array = np.empty(shape, NUMPY_TYPES[info.element_type])
             gather(batch, index, array.ctypes.data, array.nbytes)
+            if batch.on_gpu:
+                for offset, region, at, nbytes in gpu_pieces(batch, index):
+                    region.memory.read(at, array.ctypes.data + offset, nbytes)
             feeds[info.name] = array
     return feeds
 

@@ -6,16 +6,19 @@ import ctypes
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TypeAlias
 
 from inferd._native.batch import Batch
 from inferd._native.gather import gather
+from inferd._native.region import Region
 from inferd._native.reply import OutputView
-from inferd.errors import OutOfDeviceMemory, RegionShrank, RunStopped
+from inferd.errors import InferdError, OutOfDeviceMemory, RegionShrank, RunStopped
 from inferd.session.bindings import Plan, allocated_views, bind, known_output_shapes
 from inferd.session.buffers import Buffers
 from inferd.session.failures import WRONG_OUTPUT_SHAPE, run_failure
+from inferd.session.lent import NOTHING, fetch, lend
 from inferd.session.objects import feeds_of, views_of
 from inferd.session.options import RunOptions
 from inferd.session.padding import prepared_rows
@@ -45,6 +48,7 @@ class Slot:
         self._plans: OrderedDict[Key, Plan] = OrderedDict()
         self._declared_shapes_hold = True
         self._pads = session.device.pads
+        self._lent = NOTHING
         # Of the last run, on the monotonic clock: when its inputs were in place, when ONNX Runtime was done.
         self.gathered_ns = self.computed_ns = 0
         self.padded_rows = 0  # and how many rows it had that nobody asked for
@@ -62,22 +66,42 @@ class Slot:
         """
         with self._lock:
             self._running, self._is_stopped = batch, False
+        self._lent = NOTHING
         try:
             return self._run_objects(batch) if self._session.has_strings else self._run_bound(batch)
         except RegionShrank:
             self._lane.settle()
             raise
         except Exception as failure:
-            self._lane.settle()  # or the next batch would be gathered while this one's bytes are still read
-            lost = self._session.device.failure_of(failure)
-            if isinstance(lost, OutOfDeviceMemory):
-                self._release()
-            if lost is None and self._is_stopped:
-                raise RunStopped("nobody waited for the run any more") from failure
-            raise lost or run_failure(failure) from failure
+            raise self._meaning(failure) from failure
         finally:
             with self._lock:
                 self._running = self._current = None
+
+    def hand_over(self, outputs: Iterable[tuple[Region, int, int, int]]) -> None:
+        """Bring what is left of the last run's answers to clients' memory on GPUs, where the run has not written it.
+
+        Each is the region, where in it, the address of the bytes in a view of the run, and how many. Raises as run().
+        """
+        lane, lent, self._lent = self._lane, self._lent, NOTHING
+        try:
+            with lane.turn():
+                for region, at, address, nbytes in outputs:
+                    if not lent.has_written(region.memory.address + at):
+                        lane.hand_over(region.memory, at, address, nbytes)
+                lane.wait()
+        except Exception as failure:
+            raise self._meaning(failure) from failure
+
+    def _meaning(self, failure: Exception) -> InferdError:
+        """What to raise for a run that has failed, once nothing of it is under way any more."""
+        self._lane.settle()  # or the next batch would be gathered while this one's bytes are still read
+        lost = self._session.device.failure_of(failure)
+        if isinstance(lost, OutOfDeviceMemory):
+            self._release()
+        if lost is None and self._is_stopped:
+            return RunStopped("nobody waited for the run any more")
+        return lost or run_failure(failure)
 
     def stop(self, batch: Batch) -> None:
         """Have the run of this batch end before its next operator, if it is the one that runs. From any thread.
@@ -118,6 +142,8 @@ class Slot:
         lane, rows, run_rows = self._lane, batch.rows, self._run_rows(batch)
         with lane.turn():
             plan = self._plan(batch, run_rows)
+            if batch.on_gpu:
+                plan, self._lent = lend(self._session, self._told, self._buffers, batch, plan, run_rows)
             if not plan.records:
                 return self._run_plan(plan, batch, rows, run_rows)
         with lane.turn(captures=True):
@@ -127,18 +153,22 @@ class Slot:
         return views
 
     def _run_plan(self, plan: Plan, batch: Batch, rows: int, run_rows: int) -> list[OutputView]:
-        session, lane = self._session, self._lane
+        session, lane, lent = self._session, self._lane, self._lent
         self.padded_rows = run_rows - rows
         for index, nbytes in plan.inputs:
+            if index in lent.inputs:
+                continue
             buffer = self._buffers.inputs[index]
             written = gather(batch, index, buffer.host_address, buffer.nbytes)
             if written < nbytes:
                 # Zeros rather than rows of an earlier batch: nobody's data is in anybody else's run.
                 ctypes.memset(buffer.host_address + written, 0, nbytes - written)
             lane.upload(buffer, nbytes)
+            if batch.on_gpu:
+                fetch(lane, batch, index, buffer)
         self.gathered_ns = time.monotonic_ns()
         try:
-            with lane.computing():
+            with lane.computing(lent.spans):
                 session.ort.run_with_iobinding(plan.binding, self._stoppable(plan.run_options))
         except RuntimeError as failure:
             if plan.outputs is None or WRONG_OUTPUT_SHAPE not in str(failure):
@@ -155,8 +185,9 @@ class Slot:
                 return self._again(batch)
             return views
         found = plan.views(rows, run_rows)
-        for buffer, nbytes in found.downloads:
-            lane.download(buffer, nbytes)
+        for index, (buffer, nbytes) in enumerate(found.downloads):
+            if index not in lent.outputs:
+                lane.download(buffer, nbytes)
         lane.wait()
         self.computed_ns = time.monotonic_ns()
         return found.views
@@ -165,6 +196,7 @@ class Slot:
         """Run it with another plan, as what was known of the model was wrong."""
         self._lane.wait()
         self._plans.clear()
+        self._lent = NOTHING
         run_rows = self._run_rows(batch)
         return self._run_plan(self._plan(batch, run_rows), batch, batch.rows, run_rows)
 

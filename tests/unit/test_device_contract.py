@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -108,12 +108,12 @@ class RunsAtOnce(RecordingLane):
     """Computes without waiting for the uploads' event."""
 
     @contextmanager
-    def computing(self) -> Iterator[None]:
+    def computing(self, lent: Sequence[tuple[int, int]] = ()) -> Iterator[None]:
         self._uploaded = self._cuda.Event(block=True)
         self._uploaded.record(self._workspace.compute)
         real, self._stream = self._stream, self._workspace.compute
         try:
-            with super().computing():
+            with super().computing(lent):
                 yield
         finally:
             self._stream = real
