@@ -172,7 +172,7 @@ system:
 # Rivals and instruments: h2load, nghttpd, valgrind, nginx, gRPC for C++, what is in Go, Triton with perf_analyzer, a browser,
 # Redis, PostgreSQL, Prometheus with promtool, and Alertmanager with amtool. Tests that lack one are skipped and say so.
 # Some are services too, which Debian would start, on inferd's own ports for one: INSTALL says that nothing is to start.
-tools: $(TOOLS)/.built $(TOOLS)/triton/.installed $(TOOLS)/crds/.taken ## install what tests and benches compare and measure with
+tools: $(TOOLS)/.built $(TOOLS)/triton/.installed $(TOOLS)/crds/.taken $(TOOLS)/grafana/.installed ## install what tests and benches compare and measure with
 	@missing=""; \
 	command -v h2load >/dev/null || missing="$$missing nghttp2-client"; \
 	command -v nghttpd >/dev/null || missing="$$missing nghttp2-server"; \
@@ -209,6 +209,13 @@ $(TOOLS)/triton/.installed: tests/triton/requirements.txt | $(VENV)/bin/python
 $(TOOLS)/crds/.taken: tests/deploy/crds.py | $(TOOLS)/.built $(VENV)/.dev
 	rm -rf $(TOOLS)/crds
 	$(BIN)/python $< $(TOOLS)/crds.part && mv $(TOOLS)/crds.part $(TOOLS)/crds && touch $@ || echo "no definitions of custom kinds"
+
+# What Grafana itself says that a dashboard is, as types, and what checks values against types. Without npm the test that
+# needs them is skipped.
+$(TOOLS)/grafana/.installed: tests/deploy/grafana/package-lock.json
+	rm -rf $(TOOLS)/grafana && mkdir -p $(TOOLS)/grafana
+	cp tests/deploy/grafana/package.json $< $(TOOLS)/grafana/
+	cd $(TOOLS)/grafana && npm ci --silent --ignore-scripts && touch .installed || echo "no types of Grafana's dashboards"
 
 # 2,000 packages, so it takes minutes and is no part of `tools`. The version tells the server which API it is to serve.
 $(TOOLS)/kube-apiserver: tests/deploy/cluster/go.mod tests/deploy/cluster/go.sum | $(TOOLS)/.built

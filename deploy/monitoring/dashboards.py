@@ -423,7 +423,6 @@ def _variable(name: str, query: str) -> dict[str, Any]:
         "label": name,
         "datasource": SOURCE,
         "query": {"query": query, "refId": name},
-        "definition": query,
         "refresh": 2,
         "sort": 1,
         "multi": True,
@@ -438,7 +437,7 @@ def _restarts() -> dict[str, Any]:
         "datasource": SOURCE,
         "enable": True,
         "iconColor": "orange",
-        "expr": f"changes(process_start_time_seconds{{{SERVER}}}[2m]) > 0",
+        "target": {"refId": "Starts", "expr": f"changes(process_start_time_seconds{{{SERVER}}}[2m]) > 0"},
         "titleFormat": "{{instance}} was started",
     }
 

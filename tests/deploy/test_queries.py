@@ -61,9 +61,11 @@ def queries() -> Iterator[tuple[str, str]]:
             yield f"{where} {target['refId']}", target["expr"]
     for name, document in documents():
         for one in document["annotations"]["list"]:
-            yield f"{name}: {one['name']}", one["expr"]
+            yield f"{name}: {one['name']}", one["target"]["expr"]
         for variable in document["templating"]["list"]:
-            asked = re.fullmatch(r"label_values\((.*), \w+\)", str(variable.get("definition", "")))
+            query = variable["query"]
+            text = query if isinstance(query, str) else query["query"]
+            asked = re.fullmatch(r"label_values\((.*), \w+\)", text)
             if asked:
                 yield f"{name}: ${variable['name']}", asked[1]
 
