@@ -13,7 +13,7 @@ from inferd.config import Settings
 from inferd.device import Device, Devices
 from inferd.engines import with_folders
 from inferd.errors import ModelFailed
-from inferd.repository import GroupDecl, ModelDecl, RuntimeDecl, VersionDir
+from inferd.repository import GroupDecl, ModelDecl, VersionDir
 from inferd.session import Session, SessionOptions, Slot
 from inferd.warmup import Warmup
 
@@ -81,7 +81,7 @@ def load(decl: ModelDecl, version: VersionDir, settings: Settings, threads: int,
     sessions: list[Session] = []
     try:
         for device in places:
-            options = _options(decl.runtime, threads, device, settings, tensorrt)
+            options = _options(decl, threads, device, settings, tensorrt)
             sessions.append(Session(version.model_path, options, device))
             completing.agree(decl, sessions[-1])
         return _prepared(decl, version, settings, tuple(sessions), tuple(places.values()), warnings)
@@ -176,8 +176,9 @@ def _tensorrt(
 
 
 def _options(
-    decl: RuntimeDecl, threads: int, device: Device, settings: Settings, tensorrt: Mapping[str, str] | None
+    model: ModelDecl, threads: int, device: Device, settings: Settings, tensorrt: Mapping[str, str] | None
 ) -> SessionOptions:
+    decl = model.runtime
     return SessionOptions(
         intra_op_threads=decl.intra_op_threads or threads,
         inter_op_threads=decl.inter_op_threads or 1,
@@ -189,6 +190,7 @@ def _options(
         shrink_arenas=tuple(arena for arena in decl.shrink_arenas if arena in device.arenas()),
         cuda=decl.cuda_options,
         tensorrt=None if device.gpu_number is None else tensorrt,
+        preferred_rows=model.batching.preferred_sizes,
         slot_memory_nbytes=settings.device.slot_memory_bytes,
     )
 

@@ -14,7 +14,7 @@ from inferd._native.signature import Signature
 from inferd.errors import InferdError, ModelFailed
 from inferd.pace import ENOUGH, Pace
 from inferd.repository import SampleTensor, WarmupSample
-from inferd.session import MAX_PLANS, Session, Slot
+from inferd.session import MAX_PLANS, Session, Slot, prepared_rows
 
 log = logging.getLogger("inferd.warmup")
 
@@ -85,13 +85,20 @@ class Warmup:
         if self._rows is None:
             return
         try:
-            for rows in _to_prepare(pace, largest):
+            for rows in self._sizes(pace, largest):
                 expected_ns = pace.run_ns(rows) or 0
                 for slot in (*self._slots, spare) if expected_ns <= short_ns else self._slots:
-                    if self._has_time(expected_ns):
-                        self._timed(slot, rows)
+                    for _ in range(self._session.first_runs):
+                        if self._has_time(expected_ns):
+                            self._timed(slot, rows)
         except InferdError as failure:
             self._stopped(failure)
+
+    def _sizes(self, pace: Pace, largest: int) -> Iterable[int]:
+        if not self._session.device.pads:
+            return _to_prepare(pace, largest)
+        sizes = self._session.prepared_sizes(self._signature.max_rows)
+        return reversed([rows for rows in sizes if rows <= prepared_rows(largest, sizes)])
 
     def _grow(self, found: Measured) -> None:
         pace = found.pace

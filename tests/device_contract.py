@@ -131,6 +131,29 @@ class DeviceContract:
                 for one, other in zip(found, expected, strict=True):
                     np.testing.assert_allclose(one, other, rtol=2e-3, atol=1e-4)
 
+    def test_half_precision_stays_so_from_the_request_to_the_answer(self, device: Device, tmp_path: Path) -> None:
+        path = tmp_path / "model.onnx"
+        onnx.save(onnx_models.halves(), path)
+        with closing(Session(path, SessionOptions(), device)) as session:
+            signature = signature_of(session, "m", "1", batched=True, max_rows=MAX_ROWS)
+            slot = Slot(session)
+            for rows in (1, 3, 7, MAX_ROWS, 5):
+                sent = (np.arange(3 * rows) / 7 + rows).astype("<f2")
+                request = synthetic.bound(signature, [("x", "FP16", (rows, 3), sent.tobytes())])
+                batch = alone(signature, request)
+                answer(batch, slot.run(batch))
+                found = pb.ModelInferResponse.FromString(batch.members[0].answer)
+                assert (found.outputs[0].datatype, list(found.outputs[0].shape)) == ("FP16", [rows, 3])
+                assert found.raw_output_contents[0] == (sent * np.float16(3)).tobytes()
+                # Two bytes an element all the way: what is copied, and what the run is bound to.
+                run_rows = slot._run_rows(batch)
+                plan = slot._plans[run_rows]
+                assert plan.inputs == ((0, 6 * run_rows),)
+                assert [nbytes for _, nbytes in (*plan.bound.reads, *plan.bound.writes)] == [6 * run_rows] * 2
+            buffer = slot._buffers.inputs[0]
+            if device.pads:  # five rows run as eight, and the three are zeros
+                assert read(buffer, 48)[30:] == bytes(18)
+
     def test_two_slots_of_a_session_do_not_mix(self, device: Device, tmp_path: Path) -> None:
         path = tmp_path / "model.onnx"
         onnx.save(onnx_models.scale(), path)

@@ -69,6 +69,16 @@ def scale(factor: float = 2.0, dims: Dims = ("rows", 4)) -> onnx.ModelProto:
     )
 
 
+def halves() -> onnx.ModelProto:
+    """In half precision: y = 3 * x, of three columns, so that rows are no multiple of four bytes."""
+    return _model(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        [("x", TensorProto.FLOAT16, ("rows", 3))],
+        [("y", TensorProto.FLOAT16, ("rows", 3))],
+        {"factor": np.array(3, "f2")},
+    )
+
+
 def with_defaults(rows: str | int = "rows") -> onnx.ModelProto:
     """y = x * scale + shift, where the file has scale 2 and shift 0.5 for runs that bring none."""
     nodes = [helper.make_node("Mul", ["x", "scale"], ["scaled"]), helper.make_node("Add", ["scaled", "shift"], ["y"])]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from inferd.device.contract import Provider
+from inferd.device.contract import Bound, Provider
 from inferd.device.cuda import CudaDevice, CudaLane, CudaWorkspace
 from inferd.device.shared import SharedMemory
 
@@ -61,6 +61,10 @@ class Work:
     def clashes(self, other: Work) -> bool:
         """Whether the two touch the same bytes and one of them writes there."""
         return touch(self.writes, other.writes) or touch(self.writes, other.reads) or touch(self.reads, other.writes)
+
+
+def ends(spans: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
+    return tuple((address, address + nbytes) for address, nbytes in spans)
 
 
 def touch(some: tuple[Span, ...], others: tuple[Span, ...]) -> bool:
@@ -179,7 +183,14 @@ class Runtime:
                 spans = [one if cuda.is_live(one[0]) else () for one in spans]
                 if not any(spans):
                     cuda.fault("a copy in memory that was freed")
-            work = Work(what, spans[0], spans[1], lambda: ctypes.memmove(to, origin, nbytes))
+            found = ctypes.string_at(origin, nbytes) if kind == UPLOAD else None
+
+            def copy() -> None:
+                if found is not None and ctypes.string_at(origin, nbytes) != found:
+                    cuda.fault("the host wrote what an upload still reads")
+                ctypes.memmove(to, origin, nbytes)
+
+            work = Work(what, spans[0], spans[1], copy)
             cuda.add(work, cuda.stream(stream))
             cuda.timeline.append((what, stream))
 
@@ -323,16 +334,19 @@ class RecordingCuda:
 
 
 class RecordingLane(CudaLane):
-    """The real lane; what it computes is noted as a kernel that reads and writes all of the lane's device memory."""
+    """The real lane; what it computes is noted as a kernel, on the stream that ONNX Runtime was told."""
 
     @contextmanager
-    def computing(self, lent: Sequence[tuple[int, int]] = ()) -> Iterator[None]:
-        with super().computing(lent):
-            cuda, stream = self._cuda, self._workspace.compute
+    def computing(self, bound: Bound | None = None) -> Iterator[None]:
+        with super().computing(bound):
+            workspace = self._workspace
+            assert isinstance(workspace, RecordingWorkspace)
+            cuda, stream = self._cuda, workspace.told_stream()
+            if bound is None:
+                owned = tuple((memory.ptr, nbytes) for _, memory, nbytes in self._owned.values())
+                bound = Bound(owned, owned)
             with cuda.lock:
-                spans = tuple((memory.ptr, memory.ptr + memory.nbytes) for _, memory, _ in self._owned.values())
-                spans += tuple((address, address + nbytes) for address, nbytes in lent)
-                kernel = cuda.add(Work("a run", spans, spans), stream)
+                kernel = cuda.add(Work("a run", ends(bound.reads), ends(bound.writes)), stream)
                 cuda.timeline.append(("a run", stream.ptr))
                 cuda.do(kernel)
             yield
@@ -340,6 +354,13 @@ class RecordingLane(CudaLane):
 
 class RecordingWorkspace(CudaWorkspace):
     lane_type = RecordingLane
+    asked: Sequence[Provider] = ()
+
+    def told_stream(self) -> Stream:
+        """The stream that ONNX Runtime was told to compute on; ours where there is no session."""
+        told = [one[1]["user_compute_stream"] for one in self.asked if isinstance(one, tuple)]
+        found: Stream = self._cuda.stream(int(told[-1])) if told else self.compute
+        return found
 
     def providers(self, options: Mapping[str, str], tensorrt: Mapping[str, str] | None = None) -> list[Provider]:
         """What computes in the end."""

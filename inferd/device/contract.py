@@ -16,7 +16,7 @@ is called before the next turn. All of it happens on a runner's thread; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -44,6 +44,14 @@ class Buffer:
     owner: object = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Memory that a run uses, as addresses and bytes: the slot's, or a client's."""
+
+    reads: tuple[tuple[int, int], ...] = ()
+    writes: tuple[tuple[int, int], ...] = ()
+
+
 class Lane(Protocol):
     """The memory of one slot, and the order in which things happen to it. One thread at a time uses it."""
 
@@ -62,10 +70,10 @@ class Lane(Protocol):
     def fetch(self, memory: SharedMemory, at: int, buffer: Buffer, offset: int, nbytes: int) -> None:
         """Bring bytes at `at` of memory that a client has lent to `offset` in the buffer, after the buffer's upload."""
 
-    def computing(self, lent: Sequence[tuple[int, int]] = ()) -> AbstractContextManager[None]:
+    def computing(self, bound: Bound | None = None) -> AbstractContextManager[None]:
         """Around the call that runs the session: after all uploads, before all downloads.
 
-        `lent` are addresses and bytes of clients' memory that the run is bound to.
+        `bound` is the memory that the run is bound to; where nothing is said, all of the lane's.
         """
 
     def download(self, buffer: Buffer, nbytes: int) -> None:

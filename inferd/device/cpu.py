@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
-from inferd.device.contract import ALIGNMENT_BYTES, Buffer, Provider
+from inferd.device.contract import ALIGNMENT_BYTES, Bound, Buffer, Provider
 from inferd.device.shared import SharedMemory
 from inferd.errors import InferdError
 
@@ -37,7 +37,7 @@ class CpuLane:
         """Copied at once."""
         memory.read(at, buffer.host_address + offset, nbytes)
 
-    def computing(self, lent: Sequence[tuple[int, int]] = ()) -> AbstractContextManager[None]:
+    def computing(self, bound: Bound | None = None) -> AbstractContextManager[None]:
         """Nothing to do."""
         return NOTHING
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from inferd.device.contract import Buffer, Provider
+from inferd.device.contract import Bound, Buffer, Provider
 from inferd.device.failures import OUT_OF_MEMORY, STICKY, cuda_code
 from inferd.device.gate import Gate
 from inferd.device.shared import ANY_DIRECTION, SharedMemory
@@ -83,7 +83,7 @@ class CudaLane:
         self._copy(buffer.bound_address + offset, memory.address + at, nbytes)
 
     @contextmanager
-    def computing(self, lent: Sequence[tuple[int, int]] = ()) -> Iterator[None]:
+    def computing(self, bound: Bound | None = None) -> Iterator[None]:
         """One lane at a time tells ONNX Runtime to run: its kernels of one run stay together on the stream."""
         self._uploaded.record(self._stream)
         compute = self._workspace.compute

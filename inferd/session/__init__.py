@@ -1,6 +1,7 @@
 """ONNX Runtime, and nothing else knows it: a loaded model, and slots in which batches of it run."""
 
 from inferd.session.options import SessionOptions
+from inferd.session.padding import prepared_rows
 from inferd.session.runtime import RUNTIME_VERSION, runtime_build
 from inferd.session.session import Session
 from inferd.session.slot import MAX_PLANS, Slot
@@ -17,5 +18,6 @@ __all__ = [
     "SessionOptions",
     "Slot",
     "TensorInfo",
+    "prepared_rows",
     "runtime_build",
 ]

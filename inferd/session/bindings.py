@@ -8,14 +8,11 @@ from typing import Any
 
 from inferd._native.batch import Batch
 from inferd._native.reply import OutputView
-from inferd.device import Buffer
+from inferd.device import Bound, Buffer
 from inferd.session.buffers import Buffers
 from inferd.session.options import RunOptions
-from inferd.session.session import Session
+from inferd.session.session import RECORDING_RUNS, Session
 from inferd.session.tensors import TensorInfo, nbytes_of
-
-RECORDING_RUNS = 2
-"""Runs of a binding after which its CUDA graph is recorded."""
 
 
 @dataclass(slots=True)
@@ -43,6 +40,7 @@ class Plan:
     run_options: Any
     inputs: tuple[tuple[int, int], ...]  # that the requests have: the place among the model's, and bytes
     outputs: tuple[Output, ...] | None
+    bound: Bound
     records: int = 0
     """Runs to come before its CUDA graph is recorded."""
     _views: dict[int, Views] = field(default_factory=dict)
@@ -95,28 +93,31 @@ def bind(
     """
     device = session.device
     binding = session.ort.io_binding()
-    inputs = []
+    inputs, reads = [], []
     for index, (info, shape) in enumerate(zip(session.inputs, input_shapes, strict=True)):
         if shape is None:
             continue
         address = buffers.inputs[index].bound_address
         binding.bind_input(info.name, device.ort_name, device.ort_id, info.element_type, shape, address)
         inputs.append((index, input_nbytes[index]))
+        reads.append((address, input_nbytes[index]))
     if output_shapes is None:
         _bind_allocated(session, binding)
         options = told.waiting if session.graph_ids is None else told.unrecorded
-        return Plan(binding, options, tuple(inputs), None)
+        return Plan(binding, options, tuple(inputs), None, Bound(tuple(reads)))
     outputs = []
     for index, (info, known) in enumerate(zip(session.outputs, output_shapes, strict=True)):
         buffer = buffers.outputs[index]
         binding.bind_output(info.name, device.ort_name, device.ort_id, info.element_type, known, buffer.bound_address)
         outputs.append(Output(info, known, buffer))
+    writes = tuple((one.buffer.bound_address, nbytes_of(one.info.element_type, one.shape)) for one in outputs)
+    bound = Bound(tuple(reads), writes)
     if session.graph_ids is not None:
         # The addresses are part of what is recorded, and each slot has its own.
         options = told.recording(next(session.graph_ids))
-        return Plan(binding, options, tuple(inputs), tuple(outputs), records=RECORDING_RUNS)
+        return Plan(binding, options, tuple(inputs), tuple(outputs), bound, records=RECORDING_RUNS)
     options = told.enqueueing if device.asynchronous else told.waiting
-    return Plan(binding, options, tuple(inputs), tuple(outputs))
+    return Plan(binding, options, tuple(inputs), tuple(outputs), bound)
 
 
 def allocated_views(session: Session, binding: Any, rows: int, run_rows: int) -> list[OutputView] | None:

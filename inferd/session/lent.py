@@ -24,9 +24,6 @@ class Lent:
     inputs: Mapping[int, Buffer] = field(default_factory=dict)
     outputs: Mapping[int, Buffer] = field(default_factory=dict)
 
-    spans: tuple[tuple[int, int], ...] = ()
-    """Where that is: addresses and bytes."""
-
     def has_written(self, address: int) -> bool:
         """Whether the run itself has written to there."""
         return any(buffer.bound_address == address for buffer in self.outputs.values())
@@ -67,11 +64,10 @@ def lend(
     if not inputs and not outputs:
         return plan, NOTHING
     # Only addresses are kept beyond the run: its requests own what is there.
-    spans = tuple((one.bound_address, one.nbytes) for one in (*inputs.values(), *outputs.values()))
     shapes = [batch.input_shape(index) if batch.has_input(index) else None for index in range(len(session.inputs))]
     sizes = tuple(batch.input_nbytes(index) for index in range(len(session.inputs)))
     known = None if plan.outputs is None else [output.shape for output in plan.outputs]
-    return bind(session, told, buffers.with_lent(inputs, outputs), shapes, sizes, known), Lent(inputs, outputs, spans)
+    return bind(session, told, buffers.with_lent(inputs, outputs), shapes, sizes, known), Lent(inputs, outputs)
 
 
 def _aligned(address: int) -> bool:

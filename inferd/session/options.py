@@ -25,6 +25,9 @@ class SessionOptions:
     shrink_arenas: tuple[str, ...] = ()  # such as "cpu:0": give back what a run leaves unused
     cuda: Mapping[str, str] = field(default_factory=dict)  # the CUDA provider's, by its own names
     tensorrt: Mapping[str, str] | None = None  # the TensorRT provider's, likewise, where it is wanted beside CUDA's
+    preferred_rows: tuple[
+        int, ...
+    ] = ()  # batch sizes that are prepared beside the powers of two, where batches are padded
     slot_memory_nbytes: int = 0  # the most that all slots together take of a device's memory; 0 is no limit
 
     @property

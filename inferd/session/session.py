@@ -13,11 +13,16 @@ from inferd.device import Device, Lane, Provider
 from inferd.errors import ModelFailed
 from inferd.session.failures import one_line
 from inferd.session.options import SessionOptions, ort_options
+from inferd.session.padding import prepared_sizes
 from inferd.session.runtime import RUNTIME_VERSION, ort
 from inferd.session.tensors import BFLOAT16, ELEMENT_TYPES, STRING, tensor_info
 
 if TYPE_CHECKING:
     from inferd.session.slot import Slot
+
+
+RECORDING_RUNS = 2
+"""Runs of a binding after which its CUDA graph is recorded."""
 
 
 class Session:
@@ -61,6 +66,15 @@ class Session:
                 f"{self._path}: a model with both BYTES and BF16 tensors cannot be fed through ONNX Runtime's Python "
                 "binding"
             )
+
+    def prepared_sizes(self, max_rows: int) -> tuple[int, ...]:
+        """The sizes that batches are padded up to, where its device pads them."""
+        return prepared_sizes(max_rows, self.options.preferred_rows)
+
+    @property
+    def first_runs(self) -> int:
+        """The runs of a size in a slot after which it is as fast as it gets."""
+        return 1 if self.graph_ids is None else RECORDING_RUNS
 
     def lane(self, slot: Slot) -> Lane:
         """The memory and order of a slot, which is closed before the session is."""

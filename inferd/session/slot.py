@@ -48,6 +48,7 @@ class Slot:
         self._plans: OrderedDict[Key, Plan] = OrderedDict()
         self._declared_shapes_hold = True
         self._pads = session.device.pads
+        self._sizes: tuple[int, ...] = ()
         self._lent = NOTHING
         # Of the last run, on the monotonic clock: when its inputs were in place, when ONNX Runtime was done.
         self.gathered_ns = self.computed_ns = 0
@@ -168,7 +169,7 @@ class Slot:
                 fetch(lane, batch, index, buffer)
         self.gathered_ns = time.monotonic_ns()
         try:
-            with lane.computing(lent.spans):
+            with lane.computing(plan.bound):
                 session.ort.run_with_iobinding(plan.binding, self._stoppable(plan.run_options))
         except RuntimeError as failure:
             if plan.outputs is None or WRONG_OUTPUT_SHAPE not in str(failure):
@@ -214,7 +215,10 @@ class Slot:
         """The rows of the run: those of the batch, or more where batches are padded."""
         if not self._pads or not batch.signature.batched or batch.apart:
             return batch.rows
-        return prepared_rows(batch.rows, batch.signature.max_rows)
+        most = batch.signature.max_rows
+        if not self._sizes or self._sizes[-1] != most:
+            self._sizes = self._session.prepared_sizes(most)
+        return prepared_rows(batch.rows, self._sizes)
 
     def _plan(self, batch: Batch, run_rows: int) -> Plan:
         key = self._key(batch, run_rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from device_contract import DeviceContract, answers, fill
 from recording_cuda import Fault, RecordingCuda, RecordingDevice, RecordingLane
 
 from inferd.batchable import signature_of
-from inferd.device import Buffer, CpuDevice, Device
+from inferd.device import Bound, Buffer, CpuDevice, Device
 from inferd.device.cuda import DEVICE_TO_HOST, HOST_TO_DEVICE, CudaLane
 from inferd.errors import DeviceLost, OutOfDeviceMemory, RunFailed
 from inferd.session import Session, SessionOptions, Slot
-from inferd.session.bindings import RECORDING_RUNS
+from inferd.session.session import RECORDING_RUNS
 
 
 class TestCpu(DeviceContract):
@@ -108,12 +108,12 @@ class RunsAtOnce(RecordingLane):
     """Computes without waiting for the uploads' event."""
 
     @contextmanager
-    def computing(self, lent: Sequence[tuple[int, int]] = ()) -> Iterator[None]:
+    def computing(self, bound: Bound | None = None) -> Iterator[None]:
         self._uploaded = self._cuda.Event(block=True)
         self._uploaded.record(self._workspace.compute)
         real, self._stream = self._stream, self._workspace.compute
         try:
-            with super().computing(lent):
+            with super().computing(bound):
                 yield
         finally:
             self._stream = real

@@ -21,7 +21,7 @@ from inferd._native.region import Regions
 from inferd._native.stats import ModelStats
 from inferd._native.wire import Request
 from inferd.batchable import signature_of
-from inferd.device import CpuDevice, Device, SharedMemory
+from inferd.device import Bound, CpuDevice, Device, SharedMemory
 from inferd.errors import InvalidRequest, RegionExists, UnknownRegion
 from inferd.instance import Instance, Paces
 from inferd.proto import inference_pb2 as pb
@@ -286,7 +286,7 @@ def test_use_after_the_close_is_noticed() -> None:
     with (
         lane.turn(),
         pytest.raises(Fault, match="a run in memory that was freed"),
-        lane.computing([(memory.address, 64)]),
+        lane.computing(Bound(((memory.address, 64),))),
     ):
         pass
     assert buffer.nbytes == 64
