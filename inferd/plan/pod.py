@@ -13,11 +13,13 @@ from inferd.errors import StartError
 class Timings:
     """Run times by rows, in nanoseconds, between which lines are drawn.
 
-    `spread` is what single runs took as a multiple of these; (1.0,) for runs that all take the same.
+    `spread` is what single runs took as a multiple of these; (1.0,) for runs that all take the same. They are drawn
+    `stretch` at a time, as they lie: what slows one run often slows the next.
     """
 
     run_ns: Mapping[int, float]
     spread: tuple[float, ...] = (1.0,)
+    stretch: int = 1
 
     def __post_init__(self) -> None:
         """Raises StartError where no time can be drawn from them."""

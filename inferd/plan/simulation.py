@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
-from inferd.plan.pod import Pod
+from inferd.plan.pod import Pod, Timings
 
 Balancer = Literal["least_request", "round_robin", "random"]
 BALANCERS: Final[tuple[Balancer, ...]] = ("least_request", "round_robin", "random")
@@ -53,7 +53,7 @@ class Outcome:
 class _State:
     """One pod while it is simulated."""
 
-    __slots__ = ("active", "due_ns", "free", "loop_free_ns", "waiting")
+    __slots__ = ("active", "due_ns", "free", "loop_free_ns", "next_run", "waiting")
 
     def __init__(self, instances: int) -> None:
         self.waiting: deque[float] = deque()  # when each arrived
@@ -61,6 +61,14 @@ class _State:
         self.active = 0
         self.loop_free_ns = 0.0
         self.due_ns = -1.0
+        self.next_run = 0  # of the spread; a multiple of the stretch begins another one somewhere
+
+    def spread(self, timings: Timings, random: Random) -> float:
+        """How much longer the next run takes than the mean."""
+        if self.next_run % timings.stretch == 0:
+            self.next_run = random.randrange(len(timings.spread)) * timings.stretch
+        at, self.next_run = self.next_run, self.next_run + 1
+        return timings.spread[(at // timings.stretch + at % timings.stretch) % len(timings.spread)]
 
 
 def simulate(pod: Pod, load: Load) -> Outcome:
@@ -172,7 +180,7 @@ class _Run:
             members = [state.waiting.popleft() for _ in range(min(len(state.waiting), self._batch))]
             run_ns = self._run_ns[len(members)]
             if len(pod.timings.spread) > 1:
-                run_ns *= self._random.choice(pod.timings.spread)
+                run_ns *= state.spread(pod.timings, self._random)
             run_ns += len(members) * pod.request_ns if pod.inline else pod.hop_ns
             state.free -= 1
             self._busy_ns += run_ns

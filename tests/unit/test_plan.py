@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 from click.testing import CliRunner
@@ -12,7 +13,7 @@ from inferd.errors import StartError
 from inferd.plan.command import command
 from inferd.plan.pod import Pod, Timings, earned
 from inferd.plan.search import Wanted, plan
-from inferd.plan.simulation import BALANCERS, Balancer, Load, simulate
+from inferd.plan.simulation import BALANCERS, Balancer, Load, _State, simulate
 
 MS = 1e6
 ONE_MS = Pod(Timings({1: MS}), max_rows=1)
@@ -95,6 +96,24 @@ def test_the_same_seed_gives_the_same_outcome_and_another_another() -> None:
     one, again = (simulate(VARIED, Load(3000, pods=2, requests=5000, seed=3)) for _ in range(2))
     assert one == again
     assert simulate(VARIED, Load(3000, pods=2, requests=5000, seed=4)) != one
+
+
+def test_slow_runs_that_follow_each_other_cost_more_than_the_same_ones_apart() -> None:
+    # 64 of 2048 runs take 16 times as long as the others; in their order they come together.
+    spread = (0.5,) * (31 * 64) + (8.0,) * 64
+    apart, together = (
+        simulate(Pod(Timings({1: MS}, spread, stretch), 1), Load(600, pods=1, requests=40_000, seed=2))
+        for stretch in (1, 64)
+    )
+    assert together.p99_ns > 2 * apart.p99_ns
+
+
+def test_a_stretch_is_what_was_measured_in_its_order() -> None:
+    state, timings, random = _State(1), Timings({1: MS}, tuple(map(float, range(1, 11))), 4), Random(0)
+    drawn = [int(state.spread(timings, random)) for _ in range(40)]
+    for first in range(0, 40, 4):
+        assert drawn[first : first + 4] == [(drawn[first] + n - 1) % 10 + 1 for n in range(4)]
+    assert len(set(drawn[::4])) > 2
 
 
 def test_a_plan_is_the_least_number_that_holds() -> None:
