@@ -21,7 +21,7 @@ FUZZ_TARGETS ?= receive codec client
 # Some tools call others by name: cython-lint its checkers, the tests grpcurl.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help serve test test-unit test-serve test-interop test-again test-asan test-long soak fuzz bench bench-check lint format docs screens debug release clean system tools locks sbom test-image test-cluster
+.PHONY: help serve test test-unit test-serve test-interop test-again test-asan test-long test-gpu soak fuzz bench bench-check lint format docs screens debug release clean system tools locks sbom test-image test-cluster
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-asan: $(VENV)/.dev ## the unit tests of ext/ and what fuzzing found, with A
 
 test-long: $(VENV)/.dev ## the tests that take minutes: memory over a million requests
 	$(BIN)/python -m pytest tests -m long
+
+test-gpu: $(VENV)/.dev ## what only a machine with an NVIDIA GPU can show; docs/gpu.md says what to install
+	$(BIN)/python -m pytest tests -m gpu
 
 soak: $(VENV)/.dev ## SOAK_SECONDS=600 of all kinds of clients and random faults, on each transport; SOAK_SEED repeats one
 	SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest tests/serve/test_soak.py -m long

@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "plan": ("bench.plan", "plan"),
         "swap": ("bench.swap", "swap"),
         "overload": ("bench.overload", "overload"),
+        "gpu": ("bench.gpu.command", "gpu"),
         "metrics": ("bench.telemetry", "metrics"),
     }
 )

@@ -53,6 +53,8 @@ class Work:
     act: Callable[[], object] = lambda: None
     after: list[Work] = field(default_factory=list)
     done: bool = False
+    when: int = 0
+    """Its place among all that was done."""
 
     def follows(self, other: Work) -> bool:
         """Whether it is certain to come after the other."""
@@ -95,6 +97,7 @@ class Event:
     def __init__(self, cuda: RecordingCuda, block: bool, disable_timing: bool) -> None:
         self._cuda = cuda
         self.work: Work | None = None
+        self.disable_timing = disable_timing
         if not block:
             cuda.fault("a thread that waits for this event would spin")
 
@@ -237,6 +240,7 @@ class RecordingCuda:
         self.lock = threading.RLock()
         self.room = room
         self.numbers = count(1000)
+        self.moments = count(1)
         self.streams: dict[int, Stream] = {}
         self.under_way: list[Work] = []
         self.live: dict[int, int] = {}
@@ -255,6 +259,16 @@ class RecordingCuda:
 
     def Event(self, block: bool = False, disable_timing: bool = False) -> Event:
         return Event(self, block, disable_timing)
+
+    def get_elapsed_time(self, first: Event, second: Event) -> float:
+        """In order, if not in time."""
+        with self.lock:
+            for event in (first, second):
+                if event.disable_timing or event.work is None or not event.work.done:
+                    self.fault("the time of an event that has none, or has not come")
+            assert first.work is not None
+            assert second.work is not None
+            return float(second.work.when - first.work.when)
 
     def MemoryPool(self) -> Pool:
         return Pool(self, "device")
@@ -314,15 +328,17 @@ class RecordingCuda:
     def finish(self, work: Work) -> None:
         """Do it, and what comes before it; the host has waited for all of that."""
         self.do(work)
-        self.under_way = [one for one in self.under_way if not (one is work or work.follows(one))]
-        work.after = []
+        over = [one for one in self.under_way if one is work or work.follows(one)]
+        self.under_way = [one for one in self.under_way if one not in over]
+        for one in over:  # what they came after is over too, and a long chain would only be walked again and again
+            one.after = []
 
     def do(self, work: Work) -> None:
         """Do what is not done yet of all that it waits for, and it."""
         for one in work.after:
             self.do(one)
         if not work.done:
-            work.done = True
+            work.done, work.when = True, next(self.moments)
             work.act()
 
     def host_reads(self, address: int, nbytes: int) -> None:

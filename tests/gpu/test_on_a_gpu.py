@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,11 @@ import onnx
 import onnx_models
 import pytest
 from device_contract import MAX_ROWS, DeviceContract, answers
+from handmade import bound, message
 
+from inferd._native.batch import alone
+from inferd._native.region import Regions
+from inferd._native.reply import answer
 from inferd.batchable import signature_of
 from inferd.device import CudaDevice, Device, open_devices
 from inferd.session import Session, SessionOptions, Slot, runtime_build
@@ -89,3 +95,51 @@ def test_a_copy_to_one_slot_overlaps_what_another_computes(gpu: CudaDevice, cupy
         first.settle()
     assert cupy.cuda.get_elapsed_time(started, copied) < cupy.cuda.get_elapsed_time(started, ended)
     workspace.close()
+
+
+LENDER = """
+import sys
+import cupy
+memory = cupy.zeros(64, "f4")
+memory[:8] = cupy.arange(8)
+cupy.cuda.runtime.deviceSynchronize()
+print(cupy.cuda.runtime.ipcGetMemHandle(memory.data.ptr).hex(), flush=True)
+sys.stdin.readline()
+print(*memory.get().tolist(), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_memory_of_another_process_is_run_in_and_its_bounds_are_known(gpu: CudaDevice, tmp_path: Path) -> None:
+    # A pool of CuPy's own would hand out a part of a larger allocation, and a handle names the whole of it.
+    script = LENDER.replace("import cupy\n", "import cupy\ncupy.cuda.set_allocator(None)\n")
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as lender:
+        assert lender.stdin is not None
+        assert lender.stdout is not None
+        handle = bytes.fromhex(lender.stdout.readline())
+        with pytest.raises(ValueError, match="of an allocation that has"):
+            gpu.open_shared(handle, 1 << 40)
+        path = tmp_path / "model.onnx"
+        onnx.save(onnx_models.scale(), path)
+        regions = Regions(1)
+        memory = gpu.open_shared(handle, 256)
+        regions.register_gpu("r", memory, gpu.number, 256)
+        with closing(Session(path, SessionOptions(), gpu)) as session:
+            signature = signature_of(session, "m", "1", batched=True, max_rows=8)
+            slot = Slot(session)
+            asked = message(("x", "FP32", [2, 4], None), wanted=["y"])
+            for tensor, at in ((asked.inputs[0], 0), (asked.outputs[0], 128)):
+                tensor.parameters["shared_memory_region"].string_param = "r"
+                tensor.parameters["shared_memory_offset"].int64_param = at
+                tensor.parameters["shared_memory_byte_size"].int64_param = 32
+            batch = alone(signature, bound(signature, asked, regions))
+            slot.hand_over(answer(batch, slot.run(batch)))
+        lender.stdin.write("\n")
+        lender.stdin.flush()
+        found = [float(one) for one in lender.stdout.readline().split()]
+        memory.close()
+        lender.stdin.write("\n")
+        lender.stdin.flush()
+    assert found[32:40] == [0, 2, 4, 6, 8, 10, 12, 14]
