@@ -16,6 +16,8 @@ log = logging.getLogger("inferd.access")
 ROOM: Final = 16384
 """Requests that may wait to be written down; more are dropped and counted."""
 EVERY_S: Final = 0.1
+_UNARY: Final = inference(streamed=False)
+_STREAMED: Final = inference(streamed=True)
 
 
 Entry: TypeAlias = tuple[tuple[Any, ...], int, int, int, int, int, int, bool, bytes, bytes, bytes]
@@ -60,11 +62,14 @@ def _fields(entry: Entry) -> dict[str, Any]:
     (model, version, *more), code, _, took_ns, waited_ns, run_ns, rows, is_streamed, request_id, trace_id, span_id = (
         entry
     )
-    fields: dict[str, Any] = {"method": inference(streamed=is_streamed)}
+    fields: dict[str, Any] = {"method": _STREAMED if is_streamed else _UNARY}
     for said in more:
         fields |= said
-    fields |= {name: value for name, value in (("model", model), ("version", version)) if value}
-    fields |= {"code": Code(code).name, "duration_ms": milliseconds(took_ns)}
+    if model:
+        fields["model"] = model
+    if version:
+        fields["version"] = version
+    fields["code"], fields["duration_ms"] = Code(code).name, milliseconds(took_ns)
     if rows:
         fields["rows"] = rows
     if waited_ns >= 0:

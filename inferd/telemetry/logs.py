@@ -44,6 +44,9 @@ _NOT_EXTRA: Final = frozenset(
 # They bring handlers and levels of their own, which would print every line twice or in another form.
 _ROUTED: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "grpc", "grpc._cython.cygrpc")
 
+# Made once: dumps() would make one for each line.
+_AS_JSON: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
 _COLOURS: Final = {
     logging.DEBUG: "\x1b[2m",
     logging.WARNING: "\x1b[33m",
@@ -160,7 +163,7 @@ class JsonFormatter(logging.Formatter):
         }
         if trace := _exception(self, record):
             line["exception"] = trace
-        return json.dumps(line, allow_nan=False, separators=(",", ":"))
+        return _AS_JSON(line)
 
 
 class HumanFormatter(logging.Formatter):
