@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "overload": ("bench.overload", "overload"),
         "gpu": ("bench.gpu.command", "gpu"),
         "metrics": ("bench.telemetry", "metrics"),
+        "auth": ("bench.auth", "auth"),
     }
 )
 

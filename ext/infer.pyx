@@ -270,7 +270,9 @@ cdef class InferMethod(Method):
         if stream.caller is not None:
             return stream.caller
         if stream.principal is not None and stream.principal.name:
-            stream.caller = self.admission.caller(stream.principal.name, stream.principal.weight)
+            if stream.principal.caller is None:
+                stream.principal.caller = self.admission.caller(stream.principal.name, stream.principal.weight)
+            stream.caller = stream.principal.caller
             return stream.caller
         if stream.outlet.caller is None:
             stream.outlet.caller = self.admission.connection()

@@ -23,5 +23,13 @@ cdef class Principal:
     cdef bytes authorization
     cdef bytes api_key
     cdef readonly dict permissions    # path -> Permission
+    # The method that was called last.
+    cdef bytes path
+    cdef Permission permission
+    cdef public object caller         # whose requests are counted together; None until somebody asks
 
-    cdef bint holds(self, bytes authorization, bytes api_key, object mark, int64_t now_ns) except -1
+    cdef bint holds(
+        self, const char* authorization, size_t authorization_size, const char* api_key, size_t api_key_size,
+        object mark, int64_t now_ns
+    ) noexcept
+    cdef Permission permission_for(self, const char* path, size_t size)

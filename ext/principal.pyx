@@ -2,6 +2,7 @@
 
 cimport cython
 from libc.stdint cimport int64_t
+from libc.string cimport memcmp
 
 cdef enum:
     # Names of models are the client's to choose; what is remembered of them is bounded.
@@ -51,11 +52,35 @@ cdef class Principal:
         self.authorization, self.api_key = authorization, api_key
         self.permissions = {}
 
-    cdef bint holds(self, bytes authorization, bytes api_key, object mark, int64_t now_ns) except -1:
-        """Whether a call with these headers is by the same caller, and nothing has changed since."""
+    cdef bint holds(
+        self, const char* authorization, size_t authorization_size, const char* api_key, size_t api_key_size,
+        object mark, int64_t now_ns
+    ) noexcept:
+        """Whether a call with these headers, NULL for none, is by the same caller, and nothing has changed since."""
         return (
             self.mark is mark
             and (self.until_ns == 0 or now_ns < self.until_ns)
-            and self.authorization == authorization
-            and self.api_key == api_key
+            and is_same(self.authorization, authorization, authorization_size)
+            and is_same(self.api_key, api_key, api_key_size)
         )
+
+    cdef Permission permission_for(self, const char* path, size_t size):
+        """What was decided of the method that was called last, if this is the one; else None."""
+        if self.path is not None and <size_t>len(self.path) == size and memcmp(<const char*>self.path, path, size) == 0:
+            return self.permission
+        return None
+
+
+cdef bint is_same(bytes known, const char* shown, size_t size) noexcept:
+    """Whether a header is the one that is known. Takes as long wherever they differ: others may share a connection."""
+    cdef const char* at
+    cdef unsigned char differs = 0
+    cdef size_t i
+    if known is None or shown == NULL:
+        return known is None and shown == NULL
+    if <size_t>len(known) != size:
+        return False
+    at = <const char*>known
+    for i in range(size):
+        differs |= <unsigned char>at[i] ^ <unsigned char>shown[i]
+    return differs == 0

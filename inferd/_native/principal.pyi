@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from typing import Self, final
 
+from inferd._native.admission import Caller
 from inferd.errors import InferdError
 
 @final
@@ -39,5 +40,6 @@ class Principal:
     def until_ns(self) -> int: ...
     @property
     def weight(self) -> int: ...
+    caller: Caller | None
     @property
     def permissions(self) -> dict[bytes, Permission]: ...
