@@ -24,7 +24,7 @@ def test_an_entry_has_what_was_measured() -> None:
     line.put(one, 100)
     taken(line.take(250))
     one.run_ns = 30
-    noted.note(NAMES, one, 4, 90, 400)
+    noted.note(NAMES, one, 4, 90, 400, one.trace)
     ids = (one.trace.trace_id, one.trace.span_id)
     assert noted.take() == [(NAMES, 4, 400, 310, 150, 30, 2, False, b"i" * 64, *ids)]
     assert noted.take() == []
