@@ -43,7 +43,7 @@ class Model:
         self.queue: BatchQueue = queue(**limits)
         self.stats, self.unknown = ModelStats((1.0,), (1,)), ModelStats((1.0,), (1,))
         self.refusal: InferdError | None = None
-        self.admission = admission if admission is not None else Admission()
+        self._admission = admission
         self.lookups = 0
         self.hub: Hub | None = None  # with one, answers leave at once
         self.method = InferMethod(self.find, self.unknown, trailers, unpack, packed, timeout_ns, admission)
@@ -53,6 +53,11 @@ class Model:
         if name != "m":
             raise UnknownModel("there is no such model")
         return Endpoint(None if self.refusal else self.queue, Doorbell(), self.stats, self.refusal)
+
+    @property
+    def admission(self) -> Admission:
+        assert self._admission is not None
+        return self._admission
 
     async def queued(self, count: int = 1) -> None:
         while self.queue.requests != count:
