@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "swap": ("bench.swap", "swap"),
         "overload": ("bench.overload", "overload"),
         "gpu": ("bench.gpu.command", "gpu"),
+        "neighbour": ("bench.neighbour", "neighbour"),
         "metrics": ("bench.telemetry", "metrics"),
         "auth": ("bench.auth", "auth"),
     }
