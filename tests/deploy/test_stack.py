@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -222,26 +223,27 @@ def test_redis_is_started_and_asked_for_its_health_as_the_stack_does(tmp_path: P
 
 
 def test_postgresql_lets_in_whom_the_stack_says_and_is_asked_for_its_health_as_it_does(
-    tmp_path: Path, stack: ExitStack
+    stack: ExitStack,
 ) -> None:
     """What the image's entrypoint does with these variables is done here by hand."""
     given = SERVICES["postgres"]["environment"]
     initdb, postgres = tool("initdb"), tool("postgres")
     # It does not run as root.
     how: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-    for path in (tmp_path.parent.parent, tmp_path.parent):
-        path.chmod(0o755)
-    tmp_path.chmod(0o777)
-    [port], secret, data = free_ports(1), tmp_path / "postgres_password", tmp_path / "data"
+    # Nor may that user look into the folder that a test is given.
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    folder.chmod(0o777)
+    [port], secret, data = free_ports(1), folder / "postgres_password", folder / "data"
     secret.write_text("sesame")
+    secret.chmod(0o644)
     made = subprocess.run(
         [initdb, f"--pgdata={data}", f"--username={given['POSTGRES_USER']}", f"--pwfile={secret}", "--no-sync",
          "--encoding=UTF8", "--locale=C", *given["POSTGRES_INITDB_ARGS"].split()],
-        capture_output=True, text=True, timeout=60, cwd=tmp_path, **how,
+        capture_output=True, text=True, timeout=60, cwd=folder, **how,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
-    command = [postgres, "-D", str(data), "-p", str(port), "-k", str(tmp_path), "-c", "listen_addresses=127.0.0.1"]
-    runs = daemon(stack, command, tmp_path, **how)
+    command = [postgres, "-D", str(data), "-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1"]
+    runs = daemon(stack, command, folder, **how)
 
     def ask(sql: str, password: str = "sesame", database: str = given["POSTGRES_DB"], host: str = "127.0.0.1") -> str:
         done = subprocess.run(
@@ -262,6 +264,6 @@ def test_postgresql_lets_in_whom_the_stack_says_and_is_asked_for_its_health_as_i
     assert ask(f"CREATE DATABASE {given['POSTGRES_DB']}", database="postgres") == "CREATE DATABASE"
     assert ask("CREATE TABLE answers (x int); INSERT INTO answers VALUES (42)") == "CREATE TABLE\nINSERT 0 1"
     assert ask("SELECT x FROM answers") == "42"
-    for host in ("127.0.0.1", str(tmp_path)):
+    for host in ("127.0.0.1", str(folder)):
         assert "password authentication failed" in ask("SELECT 1", password="open", host=host)
     assert ask("SELECT rolpassword LIKE 'SCRAM-SHA-256%' FROM pg_authid WHERE rolname = current_user") == "t"
