@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from inferd._native.admission import Admission
-from inferd.cgroup import MemoryLimit
+from inferd.cgroup import MemoryLimit, MemoryUse
 from inferd.config import Settings
 
 log = logging.getLogger("inferd.admission")
@@ -35,20 +35,23 @@ class MemoryGuard:
         self, limit: MemoryLimit, share: float, large_bytes: int, admission: Admission, bound: Callable[[int], None]
     ) -> None:
         """`share` of the limit may be in use; `bound` is told the largest message worth reading now, 0 for any."""
-        self._limit, self._large_bytes = limit, large_bytes
+        self._limit, self._use, self._large_bytes = limit, MemoryUse(limit), large_bytes
         self._admission, self._bound = admission, bound
         self._short_at = int(limit.limit_bytes * share)
         self._empty_at = (self._short_at + limit.limit_bytes) // 2
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
-        while True:
-            self.look()
-            await asyncio.sleep(LOOK_S)
+        try:
+            while True:
+                self.look()
+                await asyncio.sleep(LOOK_S)
+        finally:
+            self._use.close()
 
     def look(self) -> None:
         """Look once."""
-        used = self._limit.used_bytes()
+        used = self._use.used_bytes(exact_from=self._short_at)
         spare = 1 if used >= self._empty_at else self._large_bytes if used >= self._short_at else 0
         before = self._admission.spare_bytes
         if spare == before:

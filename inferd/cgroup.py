@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,8 @@ PROC: Final = Path("/proc")
 CGROUPS: Final = Path("/sys/fs/cgroup")
 # Version 1 says "no limit" with a number near the largest that there is.
 _NO_LIMIT: Final = 1 << 60
+# The longest of the files has some 70 lines.
+_MOST: Final = 1 << 16
 
 
 def folders(controller: str, proc_root: Path = PROC, cgroup_root: Path = CGROUPS) -> Iterator[tuple[int, Path]]:
@@ -45,13 +48,54 @@ class MemoryLimit:
     version: int
     limit_bytes: int
 
-    def used_bytes(self) -> int:
-        """What counts against the limit now, without files' pages that the kernel would give up first."""
-        if self.version == 2:
-            used, idle = _number(self.folder / "memory.current"), "inactive_file"
-        else:
-            used, idle = _number(self.folder / "memory.usage_in_bytes"), "total_inactive_file"
-        return max((used or 0) - _counted(self.folder / "memory.stat", idle), 0)
+
+class MemoryUse:
+    """How much of a limit is used, for who looks often: its files stay open, so none need be to spare."""
+
+    def __init__(self, limit: MemoryLimit) -> None:
+        """Opens nothing yet."""
+        is_new = limit.version == 2
+        self._used = _Open(limit.folder / ("memory.current" if is_new else "memory.usage_in_bytes"))
+        self._stat = _Open(limit.folder / "memory.stat")
+        self._idle = "inactive_file" if is_new else "total_inactive_file"
+
+    def used_bytes(self, exact_from: int = 0) -> int:
+        """What counts against the limit now, without files' pages that the kernel would give up first.
+
+        Below `exact_from` with them: that is one short file to read, and the other one is dear to the kernel.
+        """
+        said = self._used.text().strip()
+        used = int(said) if said.isdecimal() else 0
+        if used < exact_from:
+            return used
+        return max(used - _counted(self._stat.text(), self._idle), 0)
+
+    def close(self) -> None:
+        """Close its files."""
+        self._used.close()
+        self._stat.close()
+
+
+class _Open:
+    """A file of the kernel's, opened once it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+
+    def text(self) -> str:
+        """What it says now; nothing if it cannot be read."""
+        try:
+            if self._file is None:
+                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.pread(self._file, _MOST, 0).decode("ascii", "replace")
+        except OSError:
+            return ""
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 def memory_limit(proc_root: Path = PROC, cgroup_root: Path = CGROUPS) -> MemoryLimit | None:
@@ -78,8 +122,8 @@ def _number(file: Path) -> int | None:
     return int(said) if said.isdecimal() else None
 
 
-def _counted(file: Path, name: str) -> int:
-    for line in text(file).splitlines():
+def _counted(said: str, name: str) -> int:
+    for line in said.splitlines():
         key, _, value = line.partition(" ")
         if key == name and value.isdecimal():
             return int(value)
