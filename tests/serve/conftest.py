@@ -23,6 +23,7 @@ UNLEARNT = ("--warmup-budget-ms=0", "--batching-learn=false")
 
 BATCH_OF_4 = "max_batch_size: 4 dynamic_batching { preferred_batch_size: [ 4 ] max_queue_delay_microseconds: 200000 }"
 SLOW_ALONE = "max_batch_size: 1"
+SLOW_BOUNDED = "max_batch_size: 1 dynamic_batching { default_queue_policy { max_queue_size: 2 } }"
 
 
 @pytest.fixture(scope="session", params=TRANSPORTS)
@@ -52,6 +53,24 @@ def channel(zoo: Server) -> Iterator[Channel]:
 def stub(channel: Channel) -> GRPCInferenceServiceStub:
     """The generated stub, connected to the zoo."""
     return GRPCInferenceServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def lazy(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with slow models only: its metrics page is short enough to be read many times a second."""
+    folder = tmp_path_factory.mktemp("lazy")
+    models.write(folder / "repository", "slow", models.slow(), config=SLOW_ALONE)
+    models.write(folder / "repository", "slow_bounded", models.slow(), config=SLOW_BOUNDED)
+    started = Server(folder / "repository", folder, transport, ("--warmup-budget-ms=0",), {})
+    with started.while_ready():
+        yield started
+
+
+@pytest.fixture
+def lazy_stub(lazy: Server) -> Iterator[GRPCInferenceServiceStub]:
+    """The generated stub, connected to it."""
+    with lazy.stub() as connected:
+        yield connected
 
 
 @pytest.fixture

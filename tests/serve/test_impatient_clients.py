@@ -22,32 +22,13 @@ from .conftest import SLOW_ALONE
 from .process import Server
 from .scrape import counted, wait_for
 
-SLOW_BOUNDED = "max_batch_size: 1 dynamic_batching { default_queue_policy { max_queue_size: 2 } }"
-
-
-@pytest.fixture(scope="module")
-def lazy(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with slow models only: its metrics page is short enough to be read many times a second."""
-    folder = tmp_path_factory.mktemp("lazy")
-    models.write(folder / "repository", "slow", models.slow(), config=SLOW_ALONE)
-    models.write(folder / "repository", "slow_bounded", models.slow(), config=SLOW_BOUNDED)
-    started = Server(folder / "repository", folder, transport, ("--warmup-budget-ms=0",), {})
-    with started.while_ready():
-        yield started
-
-
-@pytest.fixture
-def stub(lazy: Server) -> Iterator[GRPCInferenceServiceStub]:
-    with lazy.stub() as connected:
-        yield connected
-
 
 def test_one_of_four_queued_requests_is_cancelled_and_the_others_are_right(
-    lazy: Server, stub: GRPCInferenceServiceStub
+    lazy: Server, lazy_stub: GRPCInferenceServiceStub
 ) -> None:
-    busy = occupy(lazy, stub)
+    busy = occupy(lazy, lazy_stub)
     before = counted(lazy, "slow")
-    calls = queue_behind(lazy, stub, 4)
+    calls = queue_behind(lazy, lazy_stub, 4)
     assert calls[1].cancel()
     wait_for(lazy, "slow", lambda now: now.queue_rows == 3)
     for seed in (1, 3, 4):
@@ -59,10 +40,10 @@ def test_one_of_four_queued_requests_is_cancelled_and_the_others_are_right(
 
 
 def test_a_request_that_is_cancelled_while_it_runs_leaves_the_next_one_right(
-    lazy: Server, stub: GRPCInferenceServiceStub
+    lazy: Server, lazy_stub: GRPCInferenceServiceStub
 ) -> None:
-    busy = occupy(lazy, stub, duration_ms=300)
-    [waiting] = queue_behind(lazy, stub, 1)
+    busy = occupy(lazy, lazy_stub, duration_ms=300)
+    [waiting] = queue_behind(lazy, lazy_stub, 1)
     assert busy.cancel()
     assert np.array_equal(arrays(waiting.result())["y"], rows(1))
 
@@ -76,9 +57,9 @@ with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as 
 
 
 def test_a_client_that_is_killed_mid_call_leaves_the_server_healthy(
-    lazy: Server, stub: GRPCInferenceServiceStub, tmp_path: Path
+    lazy: Server, lazy_stub: GRPCInferenceServiceStub, tmp_path: Path
 ) -> None:
-    busy = occupy(lazy, stub, duration_ms=1500)
+    busy = occupy(lazy, lazy_stub, duration_ms=1500)
     before = counted(lazy, "slow")
     body = tmp_path / "body"
     body.write_bytes(slow(rows(0), BUSY_MS).SerializeToString())
@@ -92,22 +73,22 @@ def test_a_client_that_is_killed_mid_call_leaves_the_server_healthy(
             wait_for(lazy, "slow", lambda now: now.queue_rows == 0)
         finally:
             client.kill()
-    assert np.array_equal(arrays(stub.ModelInfer(slow(rows(1), 0)))["y"], rows(1))
+    assert np.array_equal(arrays(lazy_stub.ModelInfer(slow(rows(1), 0)))["y"], rows(1))
     after = wait_for(lazy, "slow", lambda now: now.since(before).requests == 3).since(before)
     assert after.codes == {"OK": 2, "CANCELLED": 1}
     assert lazy.health() == "SERVING"
 
 
 def test_a_deadline_that_passes_in_the_queue_is_told_and_the_model_never_runs_the_request(
-    lazy: Server, stub: GRPCInferenceServiceStub
+    lazy: Server, lazy_stub: GRPCInferenceServiceStub
 ) -> None:
-    busy = occupy(lazy, stub)
+    busy = occupy(lazy, lazy_stub)
     before = counted(lazy, "slow")
-    late = stub.ModelInfer.future(slow(rows(1), 0), timeout=0.1)
+    late = lazy_stub.ModelInfer.future(slow(rows(1), 0), timeout=0.1)
     assert code_of(late) is grpc.StatusCode.DEADLINE_EXCEEDED
     assert not busy.done()
     assert code_of(busy) is grpc.StatusCode.OK
-    assert np.array_equal(arrays(stub.ModelInfer(slow(rows(2), 0)))["y"], rows(2))
+    assert np.array_equal(arrays(lazy_stub.ModelInfer(slow(rows(2), 0)))["y"], rows(2))
     after = counted(lazy, "slow").since(before)
     # The busy one and the last one; whether the client or the server was first to notice is a race.
     assert after.rows == 2
@@ -116,10 +97,10 @@ def test_a_deadline_that_passes_in_the_queue_is_told_and_the_model_never_runs_th
     assert set(after.codes) <= {"DEADLINE_EXCEEDED", "CANCELLED"}
 
 
-def test_a_deadline_has_passed_before_the_request_arrives(lazy: Server, stub: GRPCInferenceServiceStub) -> None:
+def test_a_deadline_has_passed_before_the_request_arrives(lazy: Server, lazy_stub: GRPCInferenceServiceStub) -> None:
     # Slow, because the shortest time that gRPC can say is one in which a quick model may well answer.
-    assert code_of(stub.ModelInfer.future(slow(rows(1), BUSY_MS), timeout=0)) is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert code_of(stub.ModelInfer.future(slow(rows(1), 0))) is grpc.StatusCode.OK
+    assert code_of(lazy_stub.ModelInfer.future(slow(rows(1), BUSY_MS), timeout=0)) is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert code_of(lazy_stub.ModelInfer.future(slow(rows(1), 0))) is grpc.StatusCode.OK
 
 
 def test_a_client_without_a_deadline_gets_the_servers(repository: Path, server: Callable[..., Server]) -> None:
@@ -161,12 +142,12 @@ def test_each_request_of_a_stream_without_a_deadline_gets_the_servers(
         assert np.array_equal(arrays(last.infer_response)["y"], rows(3))
 
 
-def test_a_full_queue_refuses_with_a_hint_when_to_come_back(lazy: Server, stub: GRPCInferenceServiceStub) -> None:
+def test_a_full_queue_refuses_with_a_hint_when_to_come_back(lazy: Server, lazy_stub: GRPCInferenceServiceStub) -> None:
     # Two rows may wait for this model.
-    busy = occupy(lazy, stub, "slow_bounded")
-    waiting = queue_behind(lazy, stub, 2, "slow_bounded")
+    busy = occupy(lazy, lazy_stub, "slow_bounded")
+    waiting = queue_behind(lazy, lazy_stub, 2, "slow_bounded")
     with pytest.raises(grpc.RpcError) as refused:
-        stub.ModelInfer(slow(rows(3), 0, "slow_bounded"))
+        lazy_stub.ModelInfer(slow(rows(3), 0, "slow_bounded"))
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "'slow_bounded' is full" in refused.value.details()
     pushback = dict(refused.value.trailing_metadata())["grpc-retry-pushback-ms"]
@@ -174,15 +155,15 @@ def test_a_full_queue_refuses_with_a_hint_when_to_come_back(lazy: Server, stub: 
     assert code_of(busy) is grpc.StatusCode.OK
     for seed, call in zip((1, 2), waiting, strict=True):
         assert np.array_equal(arrays(call.result())["y"], rows(seed))
-    assert code_of(stub.ModelInfer.future(slow(rows(4), 0, "slow_bounded"))) is grpc.StatusCode.OK
+    assert code_of(lazy_stub.ModelInfer.future(slow(rows(4), 0, "slow_bounded"))) is grpc.StatusCode.OK
 
 
-def test_cancelling_makes_room_in_a_full_queue(lazy: Server, stub: GRPCInferenceServiceStub) -> None:
-    busy = occupy(lazy, stub, "slow_bounded")
-    waiting = queue_behind(lazy, stub, 2, "slow_bounded")
+def test_cancelling_makes_room_in_a_full_queue(lazy: Server, lazy_stub: GRPCInferenceServiceStub) -> None:
+    busy = occupy(lazy, lazy_stub, "slow_bounded")
+    waiting = queue_behind(lazy, lazy_stub, 2, "slow_bounded")
     waiting[0].cancel()
     wait_for(lazy, "slow_bounded", lambda now: now.queue_rows == 1)
-    late = stub.ModelInfer.future(slow(rows(3), 0, "slow_bounded"))
+    late = lazy_stub.ModelInfer.future(slow(rows(3), 0, "slow_bounded"))
     assert [code_of(one) for one in (busy, waiting[1], late)] == [grpc.StatusCode.OK] * 3
 
 
@@ -199,9 +180,9 @@ def test_the_bound_in_bytes_refuses_too(repository: Path, server: Callable[..., 
 
 
 def test_requests_that_cannot_be_right_are_refused_at_once_even_while_the_model_is_busy(
-    lazy: Server, stub: GRPCInferenceServiceStub
+    lazy: Server, lazy_stub: GRPCInferenceServiceStub
 ) -> None:
-    busy = occupy(lazy, stub)
-    assert code_of(stub.ModelInfer.future(request("slow", x=rows(1)))) is grpc.StatusCode.INVALID_ARGUMENT
+    busy = occupy(lazy, lazy_stub)
+    assert code_of(lazy_stub.ModelInfer.future(request("slow", x=rows(1)))) is grpc.StatusCode.INVALID_ARGUMENT
     assert not busy.done()
     assert code_of(busy) is grpc.StatusCode.OK

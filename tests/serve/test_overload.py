@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,6 @@ RUN_MS = 60
 LIMIT_S = 30.0
 
 
-@pytest.fixture(scope="module")
-def lazy(transport: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with one slow model."""
-    folder = tmp_path_factory.mktemp("lazy")
-    models.write(folder / "repository", "slow", models.slow(), config=SLOW_ALONE)
-    started = Server(folder / "repository", folder, transport, ("--warmup-budget-ms=0",), {})
-    with started.while_ready():
-        yield started
-
-
-@pytest.fixture
-def stub(lazy: Server) -> Iterator[GRPCInferenceServiceStub]:
-    with lazy.stub() as connected:
-        yield connected
-
-
 def refused(server: Server, reason: str) -> int:
     """Requests refused so far for a reason."""
     return int(
@@ -51,40 +35,40 @@ def refused(server: Server, reason: str) -> int:
 
 
 def test_a_request_that_cannot_be_answered_by_its_deadline_is_refused_at_once(
-    lazy: Server, stub: GRPCInferenceServiceStub
+    lazy: Server, lazy_stub: GRPCInferenceServiceStub
 ) -> None:
     end = time.monotonic() + LIMIT_S
     text = ""
     # What is known of run times is known only while something runs, so both go on until they meet.
     while "nothing was queued" not in text:
         assert time.monotonic() < end, text
-        stub.ModelInfer(slow(rows(1), RUN_MS))
+        lazy_stub.ModelInfer(slow(rows(1), RUN_MS))
         with pytest.raises(grpc.RpcError) as late:
-            stub.ModelInfer(with_timeout(slow(rows(2), RUN_MS), RUN_MS // 4 * 1000))
+            lazy_stub.ModelInfer(with_timeout(slow(rows(2), RUN_MS), RUN_MS // 4 * 1000))
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         text = late.value.details()
     assert refused(lazy, "hopeless") == 1
 
 
 def test_a_run_that_nobody_waits_for_is_stopped_and_the_model_answers_the_next_one(
-    lazy: Server, stub: GRPCInferenceServiceStub
+    lazy: Server, lazy_stub: GRPCInferenceServiceStub
 ) -> None:
     before = stopped(lazy)
-    busy = occupy(lazy, stub, duration_ms=10 * 60 * 1000)
-    waiting = queue_behind(lazy, stub, 1)
+    busy = occupy(lazy, lazy_stub, duration_ms=10 * 60 * 1000)
+    waiting = queue_behind(lazy, lazy_stub, 1)
     busy.cancel()
     assert code_of(waiting[0]) is grpc.StatusCode.OK
     assert stopped(lazy) == before + 1
     # So is one whose deadline has passed.
-    late = stub.ModelInfer.future(with_timeout(slow(rows(1), 10 * 60 * 1000), 300_000))
+    late = lazy_stub.ModelInfer.future(with_timeout(slow(rows(1), 10 * 60 * 1000), 300_000))
     assert code_of(late) is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert code_of(stub.ModelInfer.future(slow(rows(2), 0), timeout=LIMIT_S)) is grpc.StatusCode.OK
+    assert code_of(lazy_stub.ModelInfer.future(slow(rows(2), 0), timeout=LIMIT_S)) is grpc.StatusCode.OK
 
 
 def test_one_caller_that_sends_without_end_does_not_keep_another_waiting(
-    lazy: Server, stub: GRPCInferenceServiceStub
+    lazy: Server, lazy_stub: GRPCInferenceServiceStub
 ) -> None:
-    greedy = [stub.ModelInfer.future(slow(rows(seed), 100)) for seed in range(40)]
+    greedy = [lazy_stub.ModelInfer.future(slow(rows(seed), 100)) for seed in range(40)]
     wait_for(lazy, "slow", lambda now: now.queue_rows > 30)
     with lazy.stub() as polite:
         assert code_of(polite.ModelInfer.future(slow(rows(99), 0), timeout=LIMIT_S)) is grpc.StatusCode.OK
