@@ -40,6 +40,9 @@ CHANNEL_OPTIONS = (
 class Server:
     """One running server and the addresses it was told to use."""
 
+    within: tuple[str, ...] = ()
+    """A command that becomes the server's, whose words follow."""
+
     def __init__(
         self,
         path: Path,
@@ -58,6 +61,7 @@ class Server:
         with ExitStack() as files:
             self.process = subprocess.Popen(
                 [
+                    *self.within,
                     *command(path, transport),
                     f"--grpc-port={self.grpc_port}",
                     f"--http-port={self.http_port}",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import socket
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -134,6 +136,36 @@ def test_it_writes_no_file_so_a_full_or_read_only_disk_is_nothing_to_it(serving:
         if stat.S_ISREG(told.st_mode) and mode & (os.O_WRONLY | os.O_RDWR) and file.name not in ("1", "2"):
             written.append(os.readlink(file))
     assert written == []
+
+
+READ_ONLY = "mount -o remount,bind,ro / && ! touch /written 2>/dev/null"
+FULL = 'mount -t tmpfs -o size=4k none "$TMPDIR" && ! dd if=/dev/zero of="$TMPDIR/all" 2>/dev/null'
+
+
+@pytest.mark.parametrize("disk", [READ_ONLY, FULL], ids=["a read-only root", "a full disk for temporary files"])
+def test_on_a_disk_that_takes_nothing_it_starts_answers_and_stops(
+    repository: Path, tmp_path: Path, transport: str, disk: str
+) -> None:
+    env = {"TMPDIR": str(tmp_path / "temporary")}
+    (tmp_path / "temporary").mkdir()
+    models.write(repository, "scale", models.scale())
+    # In mounts of its own, so that it is as it was for everybody else.
+    within = ("unshare", "--mount", "sh", "-c", f'{disk} && exec "$0" "$@"')
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*within, "true"], env=os.environ | env, check=False).returncode
+    ):
+        pytest.skip("needs to be allowed to mount (unshare --mount)")
+
+    class Confined(Server):
+        """A server on that disk."""
+
+    Confined.within = within
+    one = Confined(repository, tmp_path, transport, UNLEARNT, env)
+    with one.while_ready(), one.stub() as stub:
+        assert answers(stub)
+        assert one.health("liveness") == "SERVING"
+        assert "inferd_requests_total" in one.metrics_text()
 
 
 def test_it_uses_no_shared_memory_unless_it_is_asked_to(serving: Callable[..., Server]) -> None:
