@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -125,6 +127,30 @@ def turn(served: Served, request: bytes, load: Load, seconds: float, timeout_ns:
             (sum(meter.read_ns().values()) - server_ns) / took_ns,
             (time.process_time_ns() - own_ns) / took_ns,
         )
+
+
+BURNER: Final = """
+import sys, time
+share, period_s = float(sys.argv[1]), 0.005
+while True:
+    begun_s = time.perf_counter()
+    while time.perf_counter() < begun_s + share * period_s:
+        pass
+    time.sleep(max(begun_s + period_s - time.perf_counter(), 0))
+"""
+
+
+@contextmanager
+def burning(cpus: float) -> Iterator[None]:
+    """While the block runs, a process takes so many processors, at most one, as a load's sender would."""
+    if cpus <= 0:
+        yield
+        return
+    with subprocess.Popen([sys.executable, "-c", BURNER, str(min(cpus, 1.0))]) as burner:
+        try:
+            yield
+        finally:
+            burner.kill()
 
 
 def scrape(url: str) -> list[tuple[str, dict[str, str], float]]:

@@ -262,6 +262,7 @@ class Run:
             assert not socket.connection.streams
         assert not self.hub.connections
         assert not self.model.queue.requests
+        assert not self.model.admission.requests, "a permit was not given back"
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 from handmade import signature_of
 
+from inferd._native.admission import Admission
 from inferd._native.batch import Batch
 from inferd._native.doorbell import Doorbell
 from inferd._native.gather import gather
@@ -93,7 +94,8 @@ class Model:
     def __init__(self) -> None:
         self.queue = BatchQueue(SIGNATURE, batch_rows=4, max_queue_rows=12, max_queue_bytes=8192)
         self.stats, self.unknown = ModelStats((1.0,), (1,)), ModelStats((1.0,), (1,))
-        self.method = InferMethod(self.find, self.unknown, trailers, unpack, pack, 0)
+        self.admission = Admission(max_requests=20, max_bytes=16384)
+        self.method = InferMethod(self.find, self.unknown, trailers, unpack, pack, 0, self.admission)
         self.streams = InferStreamMethod(self.method, encoding)
         self.other: int = 0
         self.running: list[Batch] = []
