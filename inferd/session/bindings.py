@@ -98,7 +98,7 @@ def bind(
         if shape is None:
             continue
         address = buffers.inputs[index].bound_address
-        binding.bind_input(info.name, device.ort_name, device.ort_id, info.element_type, shape, address)
+        binding.bind_input(info.name, device.ort_name, device.ort_id, info.bound_type, shape, address)
         inputs.append((index, input_nbytes[index]))
         reads.append((address, input_nbytes[index]))
     if output_shapes is None:
@@ -108,7 +108,7 @@ def bind(
     outputs = []
     for index, (info, known) in enumerate(zip(session.outputs, output_shapes, strict=True)):
         buffer = buffers.outputs[index]
-        binding.bind_output(info.name, device.ort_name, device.ort_id, info.element_type, known, buffer.bound_address)
+        binding.bind_output(info.name, device.ort_name, device.ort_id, info.bound_type, known, buffer.bound_address)
         outputs.append(Output(info, known, buffer))
     writes = tuple((one.buffer.bound_address, nbytes_of(one.info.element_type, one.shape)) for one in outputs)
     bound = Bound(tuple(reads), writes)

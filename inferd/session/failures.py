@@ -6,8 +6,8 @@ import re
 
 from inferd.errors import InputRefused, RunFailed
 
-# How ONNX Runtime words the one failure that is about our output buffers and not about the input.
-WRONG_OUTPUT_SHAPE = "computed output shape"
+# How ONNX Runtime words the one failure that is about our output buffers and not about the input, newer and older.
+WRONG_OUTPUT_SHAPE = re.compile("computed output shape|OrtValue shape verification failed")
 # An operator that fails on inputs of the right type and shape has met a value it cannot take, such as an
 # index out of range; the binding gives no status code, only these words. Running out of memory is not that.
 OPERATOR_FAILED = "Non-zero status code returned while running"

@@ -14,6 +14,11 @@ from inferd.device import RuntimeBuild
 __all__ = ["RUNTIME_VERSION", "ort", "runtime_build"]
 
 RUNTIME_VERSION: str = ort.__version__
+_RELEASE = tuple(int(part) for part in RUNTIME_VERSION.split(".")[:2])
+TAKES_BFLOAT16 = _RELEASE >= (1, 20)
+"""Whether the binding knows types that NumPy does not."""
+CHECKS_WEIGHTS = _RELEASE >= (1, 24)
+"""Whether a file that names weights outside of its folder is refused."""
 
 
 def runtime_build() -> RuntimeBuild:

@@ -14,8 +14,9 @@ from inferd.errors import ModelFailed
 from inferd.session.failures import one_line
 from inferd.session.options import SessionOptions, ort_options
 from inferd.session.padding import prepared_sizes
-from inferd.session.runtime import RUNTIME_VERSION, ort
+from inferd.session.runtime import CHECKS_WEIGHTS, RUNTIME_VERSION, TAKES_BFLOAT16, ort
 from inferd.session.tensors import BFLOAT16, ELEMENT_TYPES, STRING, tensor_info
+from inferd.session.weights import check_weights
 
 if TYPE_CHECKING:
     from inferd.session.slot import Slot
@@ -61,6 +62,10 @@ class Session:
     def _check_types(self) -> None:
         types = {info.element_type for info in (*self.inputs, *self.outputs)}
         self.has_strings = STRING in types
+        if BFLOAT16 in types and not TAKES_BFLOAT16:
+            raise ModelFailed(
+                f"{self._path}: BF16 tensors cannot be fed through the Python binding of ONNX Runtime {RUNTIME_VERSION}"
+            )
         if self.has_strings and BFLOAT16 in types:
             raise ModelFailed(
                 f"{self._path}: a model with both BYTES and BF16 tensors cannot be fed through ONNX Runtime's Python "
@@ -99,6 +104,8 @@ def _loaded(path: Path, options: SessionOptions, providers: list[Provider], devi
             f"{path}: this build of ONNX Runtime, {RUNTIME_VERSION}, is without {' and '.join(unbuilt)}; docs/gpu.md "
             "says what to install"
         )
+    if not CHECKS_WEIGHTS and path.suffix != ".ort":  # ONNX Runtime's own format keeps weights in the file
+        check_weights(path)
     try:
         made = ort.InferenceSession(str(path), ort_options(options), providers=providers)
     except Exception as failure:  # the binding raises RuntimeError, ValueError and classes of its own

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from inferd._native.datatype import name_of, size_of
 from inferd.errors import ModelFailed
 
@@ -36,6 +38,12 @@ class TensorInfo:
 
     optional: bool = False
     """A request may leave this input out: the file has a value for it."""
+
+    @property
+    def bound_type(self) -> Any:
+        """What the binding is told: NumPy's type, which every version takes, or the number where NumPy has none."""
+        name = NUMPY_TYPES.get(self.element_type)
+        return self.element_type if name is None else np.dtype(name).type
 
     @property
     def wire(self) -> tuple[int, ...]:

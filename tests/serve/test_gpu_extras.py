@@ -29,6 +29,7 @@ def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     wanted = [one for one in PROJECT["dependencies"] if not one.startswith("onnxruntime")]
     wanted += PROJECT["optional-dependencies"][request.param]
+    wanted += ["hypothesis", "onnx", "pytest", "pytest-timeout", "pytest-xdist"]
     made = folder / "bin" / "python"
     subprocess.run([made, "-m", "pip", "install", "-q", *wanted], check=True)
     return made
@@ -62,6 +63,19 @@ def serve(python: Path, tmp_path: Path, *flags: str) -> tuple[int, str]:
 def test_the_pair_imports_and_is_for_gpus(python: Path) -> None:
     said = "import cupy, onnxruntime; print('CUDAExecutionProvider' in onnxruntime.get_available_providers())"
     assert subprocess.run([python, "-c", said], capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+def test_batches_run_with_that_onnx_runtime(python: Path) -> None:
+    """On its CPU provider, as it is and under the code for GPUs over the recording."""
+    tests = [ROOT / "tests" / "unit" / name for name in ("test_device_contract.py", "test_external_data.py")]
+    ended = subprocess.run(
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout
 
 
 def test_the_providers_know_every_option_that_models_may_give_them(python: Path) -> None:
