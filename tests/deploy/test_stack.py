@@ -168,8 +168,8 @@ def test_calls_through_nginx_are_in_what_prometheus_has_of_both_replicas(
             assert (arrays(answer)["y"] == rows(seed) * 2).all()
     ok = 'inferd_requests_total{job="inferd", model="scale", code="OK"}'
     prometheus.wait(f"sum({ok})", lambda value: value == CALLS)
-    assert prometheus.value(f"count({ok} > 0)") == len(replicas)
-    assert prometheus.value('sum(up{job="inferd"})') == len(replicas)
+    prometheus.wait(f"count({ok} > 0)", lambda value: value == len(replicas))
+    prometheus.wait('sum(up{job="inferd"})', lambda value: value == len(replicas))
 
 
 def test_an_alert_of_the_shipped_rules_reaches_the_receiver_of_its_severity(
@@ -177,12 +177,15 @@ def test_an_alert_of_the_shipped_rules_reaches_the_receiver_of_its_severity(
 ) -> None:
     del prometheus  # it has only to run
 
-    def told() -> list[Any]:
-        alerts = get(f"http://{alertmanager}/api/v2/alerts") or []
-        return [one for one in alerts if one["labels"]["alertname"] == "InferdModelFailed"]
+    told: list[Any] = []
 
-    until(lambda: bool(told()), "the alert")
-    [alert] = told()
+    def is_told() -> bool:
+        alerts = get(f"http://{alertmanager}/api/v2/alerts") or []
+        told[:] = [one for one in alerts if one["labels"]["alertname"] == "InferdModelFailed"]
+        return bool(told)
+
+    until(is_told, "the alert")
+    [alert] = told
     assert [one["name"] for one in alert["receivers"]] == ["tickets"]
     assert alert["labels"]["instance"] == f"127.0.0.1:{replicas[1].metrics_port}"
     assert alert["labels"]["model"] == "broken"
