@@ -58,7 +58,6 @@ class Call:
     method: str
     original: str
     begun_ns: int
-    metadata: Callable[[], Metadata]
     model: str = ""
     version: str = ""
     http: HttpFacts | None = None
@@ -122,7 +121,7 @@ class Calls:
 
         A health check is traced only if its caller traces it.
         """
-        call = Call(self, carrier, method, original[:NAME_LETTERS], begun_ns, metadata, http=http)
+        call = Call(self, carrier, method, original[:NAME_LETTERS], begun_ns, http=http)
         call.model = model[:NAME_LETTERS]
         if self._watching.samplings is not None:
             call.trace = self._watching.trace(model, begun_ns, metadata() or (), only_callers=method in PROBES)

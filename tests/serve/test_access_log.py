@@ -13,7 +13,7 @@ import onnx_models as models
 import pytest
 
 from .calls import request, rows
-from .process import POLL_S, Server
+from .process import POLL_S, Server, eventually
 from .scrape import samples
 
 TIMEOUT_S = 30.0
@@ -114,3 +114,12 @@ def test_a_failure_in_the_log_names_its_request_and_its_trace_but_no_value(
     assert told["traced"]["span_id"] != SPAN
     assert "trace_id" not in told["plain"]
     assert str(BAD_INDEX) not in one.stderr
+
+
+def test_health_checks_are_logged_where_that_is_asked_for(repository: Path, server: Callable[..., Server]) -> None:
+    models.write(repository, "mlp", models.mlp())
+    one = server(repository, "--log-access=true", "--log-access-probes=true")
+    assert one.health() == "SERVING"
+    assert one.http("/ready")[0] == 200
+    wanted = {"grpc.health.v1.Health/Check", "inferd.Http/Ready"}
+    eventually(lambda: wanted <= {line["method"] for line in one.log() if line["logger"] == "inferd.access"})
