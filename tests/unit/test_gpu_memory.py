@@ -15,9 +15,10 @@ import pytest
 from handmade import bound, message
 from recording_cuda import ANYWHERE, CUDARuntimeError, Fault, RecordingCuda, RecordingDevice
 
-from inferd._native.batch import Batch
+from inferd._native.batch import Batch, alone
 from inferd._native.queue import BatchQueue
 from inferd._native.region import Regions
+from inferd._native.reply import answer
 from inferd._native.stats import ModelStats
 from inferd._native.wire import Request
 from inferd.batchable import signature_of
@@ -315,3 +316,27 @@ def test_a_copy_that_nothing_orders_with_the_run_is_noticed() -> None:
         device.cuda.runtime.memcpyAsync(buffer.bound_address, memory.address, 64, ANYWHERE, other.ptr)
         with pytest.raises(Fault, match="a run that does not wait for a copy"), lane.computing():
             pass
+
+
+def test_an_output_whose_shape_only_the_run_can_tell_comes_from_the_host(tmp_path: Path) -> None:
+    """ONNX Runtime leaves it in memory of its own."""
+    device = RecordingDevice()
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx_models.nonzero(), path)
+    memory = np.zeros(64, "<i8")
+    regions = Regions(1)
+    opened_memory = device.open_shared(device.cuda.export(memory), memory.nbytes)
+    regions.register_gpu("r", opened_memory, 0, memory.nbytes)
+    with closing(Session(path, SessionOptions(), device)) as session:
+        given, wanted = session.inputs[0], session.outputs[0]
+        signature = signature_of(session, "m", "1", batched=False, max_rows=1)
+        sent = np.array([0, 3, 0, 5, 0], "<i8")
+        asked = message((given.name, given.datatype, [5], sent.tobytes()), wanted=[wanted.name])
+        Lender._place(asked.outputs[0], 64, 256)
+        batch = alone(signature, bound(signature, asked, regions))
+        slot = Slot(session)
+        slot.hand_over(answer(batch, slot.run(batch)))
+    assert memory[8:10].tolist() == [1, 3]
+    assert not memory[10:].any()
+    opened_memory.close()
+    assert device.cuda.faults == []
