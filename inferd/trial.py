@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,28 +18,27 @@ LONGEST_REASON = 2000
 
 async def try_load(path: Path, timeout_s: float | None) -> None:
     """Load a model file in another process. Raises ModelFailed with how that ended, TimeoutError after `timeout_s`."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "inferd.trial",
-        str(path),
-        stdin=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    # From a thread, and not by asyncio: uvloop forks, and what gRPC does in a child that is forked has crashed it.
+    # This way there is no fork that libraries hear of.
+    process = await asyncio.to_thread(_start, path)
     try:
-        async with asyncio.timeout(timeout_s):
-            _, said = await process.communicate()
+        _, said = await asyncio.to_thread(process.communicate, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
+        process.kill()
+        await asyncio.to_thread(process.wait)
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         raise ModelFailed(f"{path}: the process that tried to load it was ended by {name}")
     if process.returncode > 0:
         reason = said.decode("utf-8", "replace").strip()[-LONGEST_REASON:]
         raise ModelFailed(reason or f"{path}: the process that tried to load it ended with {process.returncode}")
+
+
+def _start(path: Path) -> subprocess.Popen[bytes]:
+    command = (sys.executable, "-m", "inferd.trial", str(path))
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def main() -> int:

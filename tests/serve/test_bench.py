@@ -111,7 +111,7 @@ def test_the_statistics_of_inferd_itself_are_those_of_the_load(zoo: Server) -> N
 def test_windows_are_measured_until_they_agree(zoo: Server) -> None:
     point = only(measured(zoo.address, "mlp", "--warmup=0", "--window=0.2", "--stability=1"))
     assert point.stable
-    assert point.windows == 3
+    assert point.windows >= 3  # as many as are compared, or more where something else ran meanwhile
 
 
 def test_a_sweep_has_a_point_per_load_and_its_knee(zoo: Server, tmp_path: Path) -> None:

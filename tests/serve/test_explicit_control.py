@@ -278,3 +278,16 @@ def test_a_trial_refuses_what_does_not_load_and_passes_what_does(
         model.put(NOT_A_MODEL, version=2)
         assert code_of(model.load) is FAILED_PRECONDITION
         assert model.answer() == ("1", 2.0)
+
+
+def test_trials_one_after_another_pass_whatever_else_the_server_has_in_its_process(
+    repository: Path, server: Callable[..., Server]
+) -> None:
+    one = server(repository, EXPLICIT, "--models-trial=true")
+    with one.stub() as stub:
+        model = Controlled(one, stub, repository, "scale")
+        model.write(2.0)
+        # gRPC's threads, forked with the rest of the process, have crashed one child in six.
+        for _ in range(15):
+            model.load()
+            model.unload()
