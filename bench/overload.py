@@ -30,10 +30,10 @@ class Found(TypedDict):
     """One work. Times of a prober in Python, which has to share the processors with everybody."""
 
     work: str
-    peak: float  # answers in a second, the median of the rounds
+    peak: float  # answers in a second, over all rounds
     offered: float
     goodputs: list[float]  # of the peak in the same round
-    goodput: float  # their median
+    goodput: float  # of all rounds together
     goodput_beside: float  # the same of the peak beside a process that takes the processor time that sending takes
     goodput_by_cpu: float  # the same of answers for a second of the server's processor time
     server_cpus: list[float]  # processors that the server had at its peak and in overload
@@ -90,6 +90,7 @@ def measure(work: Prepared, seconds: float, rounds: int, transport: str, timeout
     # Half a second of work may wait: more would only be answered later.
     bound = max(16, round(guess / 2))
     # As many as the callers may have, each as many as all of them leave free.
+    load = Load(connections=CONNECTIONS, streams=256, rate=TIMES * max(guess, 1.0))
     full = Load(connections=CONNECTIONS, streams=max(1, min(16, bound // (CONNECTIONS + 2))))
     with serving(work, transport, f"--admission-max-requests={bound}") as served:
         prober = Prober(served, work.request)
@@ -100,7 +101,6 @@ def measure(work: Prepared, seconds: float, rounds: int, transport: str, timeout
             beside = Prober(served, work.request)
             with beside.probing():
                 calm = turn(served, work.request, full, seconds)
-            load = Load(connections=CONNECTIONS, streams=256, rate=TIMES * calm.ok)
             with prober.probing():
                 flood = turn(served, work.request, load, seconds, timeout_ms * 1_000_000)
             turns.append((calm, flood))
@@ -108,18 +108,18 @@ def measure(work: Prepared, seconds: float, rounds: int, transport: str, timeout
             # What sending so much costs is not the server's doing where both have the same processors.
             with burning(flood.load_cpus - calm.load_cpus), beside.probing():
                 burdened.append(turn(served, work.request, full, seconds).ok)
-        peak = median(calm.ok for calm, _ in turns)
-        goodputs = [flood.ok / calm.ok for calm, flood in turns]
+        calm_ok, flood_ok = (sum(one[at].ok for one in turns) for at in (0, 1))
+        calm_cpus, flood_cpus = (sum(one[at].server_cpus for one in turns) for at in (0, 1))
         ended = sum(flood.window.ended for _, flood in turns)
         refused = sum(flood.window.failures[grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]] for _, flood in turns)
         return Found(
             work=work.name,
-            peak=peak,
-            offered=TIMES * peak,
-            goodputs=goodputs,
-            goodput=median(goodputs),
-            goodput_beside=median(flood.ok / ok for (_, flood), ok in zip(turns, burdened, strict=True)),
-            goodput_by_cpu=median(flood.ok / flood.server_cpus / (calm.ok / calm.server_cpus) for calm, flood in turns),
+            peak=calm_ok / rounds,
+            offered=TIMES * guess,
+            goodputs=[flood.ok / max(calm.ok, 1.0) for calm, flood in turns],
+            goodput=flood_ok / max(calm_ok, 1.0),
+            goodput_beside=flood_ok / max(sum(burdened), 1.0),
+            goodput_by_cpu=flood_ok / flood_cpus / max(calm_ok / calm_cpus, 1e-9),
             server_cpus=[median(one[at].server_cpus for one in turns) for at in (0, 1)],
             load_cpus=[median(one[at].load_cpus for one in turns) for at in (0, 1)],
             refused=refused / max(ended, 1),
