@@ -123,21 +123,25 @@ def test_each_request_of_a_stream_without_a_deadline_gets_the_servers(
 ) -> None:
     models.write(repository, "slow", models.slow(), config=SLOW_ALONE)
     one = server(repository, "--inference-timeout-ms=400")
-    turn = threading.Event()
+    turn = threading.Semaphore(0)
 
     def requests() -> Iterator[Any]:
-        yield slow(rows(1), 1500, id="while it runs")
-        yield slow(rows(2), 0, id="while it waits")
-        turn.wait()
+        yield slow(rows(1), 0, id="while it waits")
+        turn.acquire()
+        yield slow(rows(2), 1500, id="while it runs")
+        turn.acquire()
         yield slow(rows(3), 0, id="in time")
 
     with one.stub() as stub:
+        # Somebody who has a deadline of his own keeps the model busy for longer.
+        busy = occupy(one, stub, duration_ms=1500, timeout=30)
         answers = stub.ModelStreamInfer(requests())
-        for id in ("while it runs", "while it waits"):
+        for id in ("while it waits", "while it runs"):
             late = next(answers)
             assert late.infer_response.id == id
             assert "the deadline passed" in late.error_message
-        turn.set()
+            assert code_of(busy) is grpc.StatusCode.OK
+            turn.release()
         (last,) = answers
         assert np.array_equal(arrays(last.infer_response)["y"], rows(3))
 
