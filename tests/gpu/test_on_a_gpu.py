@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from contextlib import closing
@@ -143,3 +144,11 @@ def test_memory_of_another_process_is_run_in_and_its_bounds_are_known(gpu: CudaD
         lender.stdin.write("\n")
         lender.stdin.flush()
     assert found[32:40] == [0, 2, 4, 6, 8, 10, 12, 14]
+
+
+def test_the_benchmarks_run_to_their_end(gpu: CudaDevice, tmp_path: Path) -> None:
+    onnx_models.write(tmp_path / "repository", "scale", onnx_models.scale())
+    found = tmp_path / "gpu.json"
+    given = ("--repository", tmp_path / "repository", "--gpu", gpu.number, "--seconds=0.5", "--json", found)
+    subprocess.run([sys.executable, "-m", "bench", "gpu", *map(str, given)], check=True, timeout=300)
+    assert json.loads(found.read_text())["throughput"]
