@@ -30,6 +30,11 @@ ROUND = 1500
 WARM_UP = 0.2
 """The part of the time in which the server may learn how much memory it needs."""
 GROWTH_BYTES = 12 << 20
+LOST_BYTES = {"native": 0, "grpcio": 20}
+"""What gRPC's own server keeps for ever of each call that a client gave up, spread over all calls of the crowd.
+
+It does so without inferd too, 35 to 105 bytes for each of 120,000 cancelled calls. Python's own blocks stay as many.
+"""
 
 
 class Faults:
@@ -135,4 +140,4 @@ def test_after_minutes_of_random_faults_it_answers_right_its_books_balance_and_i
     grown = resident_bytes(one) - before_bytes
     with capsys.disabled():
         print(f"soak: {rounds * ROUND} requests, {len(faults.done)} faults, grown by {grown / 1e6:.1f} MB")
-    assert grown < GROWTH_BYTES
+    assert grown < GROWTH_BYTES + rounds * ROUND * LOST_BYTES[one.transport]
