@@ -136,7 +136,7 @@ def measure(work: Prepared, seconds: float, rounds: int, transport: str, timeout
 def holds(one: Found) -> bool:
     """Whether everything asked of an overloaded server was kept."""
     return (
-        max(one["goodput"], one["goodput_beside"]) >= GOODPUT
+        one["goodput"] >= GOODPUT
         and one["refusal_ms"][1] <= REFUSAL_MS
         and one["health_ms"][1] <= HEALTH_MS
         and one["recovery_s"] <= RECOVERY_S

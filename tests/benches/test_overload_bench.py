@@ -47,8 +47,9 @@ def test_each_goal_that_is_missed_fails(missed: dict[str, object]) -> None:
     assert not holds(changed(**missed))
 
 
-def test_what_sending_costs_is_not_held_against_the_server() -> None:
-    assert holds(changed(goodput=0.8, goodput_beside=0.9))
+def test_a_peak_beside_other_work_is_told_and_excuses_nothing() -> None:
+    assert not holds(changed(goodput=0.8, goodput_beside=1.0))
+    assert holds(changed(goodput=0.9, goodput_beside=0.8))
 
 
 def test_a_table_has_a_line_for_each_model_and_a_cell_for_each_column() -> None:
